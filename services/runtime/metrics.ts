@@ -1,0 +1,31 @@
+import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+
+/**
+ * The metrics of one process. Each process has a registry of its own and is scraped by itself.
+ * Labels have few values: never a user, an order or a SKU.
+ */
+export interface Metrics {
+  readonly registry: Registry;
+  counter<Label extends string>(name: string, help: string, labels?: Label[]): Counter<Label>;
+  gauge<Label extends string>(name: string, help: string, labels?: Label[]): Gauge<Label>;
+  histogram<Label extends string>(
+    name: string,
+    help: string,
+    buckets: number[],
+    labels?: Label[],
+  ): Histogram<Label>;
+}
+
+export function createMetrics(service: string): Metrics {
+  const registry = new Registry();
+  registry.setDefaultLabels({ service });
+  collectDefaultMetrics({ register: registry });
+  const registers = [registry];
+  return {
+    registry,
+    counter: (name, help, labelNames = []) => new Counter({ name, help, labelNames, registers }),
+    gauge: (name, help, labelNames = []) => new Gauge({ name, help, labelNames, registers }),
+    histogram: (name, help, buckets, labelNames = []) =>
+      new Histogram({ name, help, buckets, labelNames, registers }),
+  };
+}
