@@ -1,0 +1,177 @@
+import type { Connection, RowDataPacket } from 'mysql2/promise';
+import { createConnection } from 'mysql2/promise';
+import { type Migration, readMigrations, statementsOf } from './migration-files.ts';
+
+/**
+ * Brings every database to the newest schema.
+ *
+ * Files are db/<stock|order>/migrations/NNNNNN_name.sql, numbered, append-only, with a comment that says why. Statements end
+ * with `;` at the end of a line. MySQL cannot undo DDL, so a file is recorded after it ran whole, and each statement must be
+ * idempotent (IF NOT EXISTS): a run that was cut short repeats its file.
+ * In files of `order`, a statement that contains {{table}} runs once for every table of the database, with {{table}} replaced
+ * by the table's two-digit number: `CREATE TABLE IF NOT EXISTS orders_{{table}} …` makes orders_00, orders_01 and so on. There
+ * is no other placeholder.
+ */
+export type MigrateOptions = {
+  /** mysql://user:password@host:port, no database; order database i lives on server i mod n, stock on the first. */
+  mysqlUrls: readonly string[];
+  databasePrefix: string;
+  orderShards: { databases: number; tables: number };
+  log?: (line: string) => void;
+  /** Where stock/migrations and order/migrations are; default: this folder. */
+  migrationsDir?: string;
+};
+
+type TargetDatabase = {
+  url: string;
+  name: string;
+  kind: 'stock' | 'order';
+  tables: number;
+  /** Which of the order databases. */
+  index: number;
+};
+
+/** Statements wait for running transactions at most this long; DDL would otherwise wait a day for a metadata lock. */
+const lockWaitSeconds = 60;
+/** Several starters may migrate at once: the others wait for the first. */
+const turnWaitSeconds = 120;
+
+/** Creates and migrates all databases. May run any number of times and in several processes at once. Throws on the first failure. */
+export async function migrateAll(options: MigrateOptions): Promise<void> {
+  const dir = options.migrationsDir ?? import.meta.dirname;
+  const migrations = {
+    stock: await readMigrations(`${dir}/stock/migrations`),
+    order: await readMigrations(`${dir}/order/migrations`),
+  };
+  for (const database of databasesOf(options)) {
+    await migrateDatabase(database, migrations[database.kind], options);
+  }
+}
+
+function databasesOf({ mysqlUrls, databasePrefix, orderShards }: MigrateOptions): TargetDatabase[] {
+  const url = (index: number): string => {
+    const found = mysqlUrls[index % mysqlUrls.length];
+    if (found === undefined) throw new Error('No MySQL server was given.');
+    return found;
+  };
+  const stock: TargetDatabase = {
+    url: url(0),
+    name: `${databasePrefix}_stock`,
+    kind: 'stock',
+    tables: 0,
+    index: 0,
+  };
+  const orders = Array.from({ length: orderShards.databases }, (_, index): TargetDatabase => {
+    const name = `${databasePrefix}_order_${index}`;
+    return { url: url(index), name, kind: 'order', tables: orderShards.tables, index };
+  });
+  return [stock, ...orders];
+}
+
+async function migrateDatabase(
+  database: TargetDatabase,
+  migrations: readonly Migration[],
+  { orderShards, log = () => {} }: MigrateOptions,
+): Promise<void> {
+  const connection = await createConnection({ uri: database.url, timezone: 'Z' });
+  try {
+    await connection.query(`SET SESSION lock_wait_timeout = ${lockWaitSeconds}`);
+    await takeTurn(connection, database.name);
+    await connection.query(
+      `CREATE DATABASE IF NOT EXISTS \`${database.name}\` CHARACTER SET utf8mb4`,
+    );
+    await connection.query(`USE \`${database.name}\``);
+    const applied = await readApplied(connection);
+    for (const migration of pendingOf(migrations, applied, database)) {
+      await apply(connection, migration, database.tables);
+      log(`${database.name}: ${migration.fileName}`);
+    }
+    if (database.kind === 'order') await seed(connection, orderShards, database.index);
+  } finally {
+    // Ends the session and with it the lock.
+    await connection.end();
+  }
+}
+
+/** The lock belongs to the server, not to a database, so its name carries the database's. */
+async function takeTurn(connection: Connection, databaseName: string): Promise<void> {
+  const [rows] = await connection.query<RowDataPacket[]>('SELECT GET_LOCK(?, ?) AS taken', [
+    `sluice_migrate_${databaseName}`.slice(0, 64),
+    turnWaitSeconds,
+  ]);
+  if (rows[0]?.taken !== 1) {
+    throw new Error(
+      `Another migration of ${databaseName} did not finish within ${turnWaitSeconds} s.`,
+    );
+  }
+}
+
+type Applied = { version: number; name: string; checksum: string; tableCount: number };
+
+async function readApplied(connection: Connection): Promise<Map<number, Applied>> {
+  await connection.query(`
+    CREATE TABLE IF NOT EXISTS schema_migrations (
+      version INT UNSIGNED NOT NULL PRIMARY KEY,
+      name VARCHAR(200) NOT NULL,
+      checksum CHAR(64) NOT NULL,
+      table_count INT UNSIGNED NOT NULL,
+      applied_at TIMESTAMP(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3)
+    )`);
+  const [rows] = await connection.query<RowDataPacket[]>(
+    'SELECT version, name, checksum, table_count AS tableCount FROM schema_migrations',
+  );
+  return new Map((rows as Applied[]).map((row) => [row.version, row]));
+}
+
+/** The files to run now. A file that changed after it ran, or that was inserted before one that ran, is an error naming it. */
+function pendingOf(
+  migrations: readonly Migration[],
+  applied: ReadonlyMap<number, Applied>,
+  database: TargetDatabase,
+): Migration[] {
+  const newest = Math.max(0, ...applied.keys());
+  return migrations.filter((migration) => {
+    const before = applied.get(migration.version);
+    if (before === undefined) {
+      if (migration.version > newest) return true;
+      throw new Error(
+        `${migration.path} is numbered before migrations that ${database.name} has already: give it the next number.`,
+      );
+    }
+    if (before.checksum !== migration.checksum) {
+      throw new Error(
+        `${migration.path} was changed after it was applied to ${database.name}: restore it and write the change as a new migration.`,
+      );
+    }
+    // More tables than when it ran: its statements are idempotent, so running it again makes the missing ones.
+    return before.tableCount < database.tables;
+  });
+}
+
+async function apply(connection: Connection, migration: Migration, tables: number): Promise<void> {
+  for (const statement of statementsOf(migration, tables)) {
+    try {
+      await connection.query(statement);
+    } catch (error) {
+      const start = statement.slice(0, 120).replaceAll(/\s+/g, ' ');
+      throw new Error(`${migration.path} failed at "${start}…": ${(error as Error).message}`, {
+        cause: error,
+      });
+    }
+  }
+  await connection.query(
+    `INSERT INTO schema_migrations (version, name, checksum, table_count) VALUES (?, ?, ?, ?)
+     ON DUPLICATE KEY UPDATE table_count = VALUES(table_count)`,
+    [migration.version, migration.fileName, migration.checksum, tables],
+  );
+}
+
+/** The first slot map of an order database; does nothing where there is one. */
+async function seed(
+  connection: Connection,
+  orderShards: MigrateOptions['orderShards'],
+  databaseIndex: number,
+): Promise<void> {
+  const { seedSlotMap } = await import('./order/slot-map.ts');
+  await seedSlotMap(connection, orderShards, databaseIndex);
+}

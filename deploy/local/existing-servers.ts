@@ -1,0 +1,87 @@
+import { Redis } from 'ioredis';
+import { Kafka, logLevel } from 'kafkajs';
+import { createConnection } from 'mysql2/promise';
+import { Failure, messageOf } from './failure.ts';
+import type { ServerAddresses } from './servers.ts';
+
+const reachTimeoutMs = 5_000;
+
+/** Checks that the servers named by the environment answer; throws one Failure naming the first that does not, its variable and why. */
+export async function checkExistingServers(existing: Partial<ServerAddresses>): Promise<void> {
+  const { redisUrl, mysqlUrls, kafkaBrokers } = existing;
+  if (redisUrl !== undefined) {
+    await reach('Redis', 'SLUICE_REDIS_URL', redisUrl, () => reachRedis(redisUrl));
+  }
+  for (const url of mysqlUrls?.split(',') ?? []) {
+    await reach('MySQL', 'SLUICE_MYSQL_URLS', url, () => reachMySql(url.trim()));
+  }
+  if (kafkaBrokers !== undefined) {
+    await reach('Kafka', 'SLUICE_KAFKA_BROKERS', kafkaBrokers, () => reachKafka(kafkaBrokers));
+  }
+}
+
+async function reach(
+  server: string,
+  variable: string,
+  address: string,
+  work: () => Promise<void>,
+): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    const shown = address.replace(/:[^:@/]*@/, ':***@');
+    throw new Failure(
+      `${server} at ${shown} (${variable}) cannot be used: ${messageOf(error)}. Start it, or unset ${variable} to have one started here.`,
+      [],
+      error,
+    );
+  }
+}
+
+async function reachRedis(url: string): Promise<void> {
+  const redis = new Redis(url, {
+    lazyConnect: true,
+    connectTimeout: reachTimeoutMs,
+    commandTimeout: reachTimeoutMs,
+    maxRetriesPerRequest: 0,
+    retryStrategy: () => null,
+  });
+  // The rejection of the call says less ("Connection is closed") than the event before it.
+  let cause: Error | undefined;
+  redis.on('error', (error: Error) => {
+    cause ??= error;
+  });
+  try {
+    await redis.connect();
+    await redis.ping();
+  } catch (error) {
+    throw cause ?? error;
+  } finally {
+    redis.disconnect();
+  }
+}
+
+async function reachMySql(url: string): Promise<void> {
+  const connection = await createConnection({ uri: url, connectTimeout: reachTimeoutMs });
+  try {
+    await connection.query({ sql: 'SELECT 1', timeout: reachTimeoutMs });
+  } finally {
+    connection.destroy();
+  }
+}
+
+async function reachKafka(brokers: string): Promise<void> {
+  const admin = new Kafka({
+    clientId: 'sluice-local',
+    brokers: brokers.split(',').map((broker) => broker.trim()),
+    connectionTimeout: reachTimeoutMs,
+    retry: { retries: 0 },
+    logLevel: logLevel.NOTHING,
+  }).admin();
+  try {
+    await admin.connect();
+    await admin.describeCluster();
+  } finally {
+    await admin.disconnect();
+  }
+}

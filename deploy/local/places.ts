@@ -1,0 +1,7 @@
+import { resolve } from 'node:path';
+
+/** The checkout. */
+export const repositoryDir = resolve(import.meta.dirname, '../..');
+
+/** What `npm start` and `npm test` share: fetched jars. Never holds data of a running system. */
+export const sharedCacheDir = resolve(repositoryDir, '.sluice');

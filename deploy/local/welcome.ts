@@ -1,0 +1,37 @@
+import type { ServerAddresses } from './servers.ts';
+import { hostToReach } from './services.ts';
+import type { LocalSettings } from './settings.ts';
+
+/** What is printed when everything runs: where things are, and an order to paste. */
+export function welcome(
+  settings: LocalSettings,
+  addresses: ServerAddresses,
+  token: string,
+): string {
+  const { edge, order, stock } = settings.servicePorts;
+  const host = hostToReach(settings.listen);
+  const edgeUrl = `http://${host}:${edge.port}`;
+  return `
+Sluice runs. Ctrl-C stops it.
+
+  HTTP        ${edgeUrl}/v1/skus
+  gRPC        order ${host}:${order.port}   stock ${host}:${stock.port}   (reflection and health on both)
+  metrics     edge http://127.0.0.1:${edge.metrics.port}/metrics   order :${order.metrics.port}   stock :${stock.metrics.port}
+  servers     ${withoutPassword(addresses.redisUrl)}   ${withoutPassword(addresses.mysqlUrls)}   kafka ${addresses.kafkaBrokers}
+  logs        ${settings.logsDir}
+
+Demo token of user 1001:
+${token}
+
+Place an order (paste it twice: the second answers the same order):
+curl -i ${edgeUrl}/v1/orders \\
+  -H 'Authorization: Bearer ${token}' \\
+  -H 'Idempotency-Key: my-first-order' \\
+  -H 'Content-Type: application/json' \\
+  -d '{"lines":[{"skuId":"1","quantity":1}]}'
+`;
+}
+
+function withoutPassword(urls: string): string {
+  return urls.replaceAll(/:[^:@/,]*@/g, ':***@');
+}
