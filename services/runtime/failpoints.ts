@@ -63,8 +63,8 @@ class Failpoints {
 export const failpoints = new Failpoints();
 
 function actionOf(name: string, action: string, delayMs: number): Action {
-  if (action === 'kill') return () => process.kill(process.pid, 'SIGKILL');
-  if (action === 'stop') return () => process.kill(process.pid, 'SIGSTOP');
+  if (action === 'kill') return () => void process.kill(process.pid, 'SIGKILL');
+  if (action === 'stop') return () => void process.kill(process.pid, 'SIGSTOP');
   if (action === 'error') {
     return () => {
       throw new FailpointError(name);

@@ -1,4 +1,4 @@
-import { ClientError, ServerError, Status } from 'nice-grpc';
+import { ClientError, type ServerError, Status } from 'nice-grpc';
 import {
   BadRequest,
   ErrorInfo,
@@ -31,9 +31,9 @@ export function toStatus(refusal: Refusal): ServerError {
 }
 
 /**
- * What a failed call means to its caller. A status without our ErrorInfo comes from the transport:
- * only UNAVAILABLE before the call was sent surely did nothing, and gRPC cannot tell that apart
- * from a connection lost half-way, so `sent` says whether the method may have had an effect.
+ * What a failed call means to its caller. A status without our ErrorInfo comes from the transport,
+ * which cannot tell a call that was never sent from one whose answer was lost; so it is unknown,
+ * unless the method has no effect (`mayHaveTakenEffect` is false).
  */
 export function fromClientError(error: unknown, mayHaveTakenEffect = true): Refusal {
   if (error instanceof Refusal) return error;
@@ -41,17 +41,10 @@ export function fromClientError(error: unknown, mayHaveTakenEffect = true): Refu
     const refusal = fromDetails(error);
     if (refusal) return refusal;
   }
-  if (error instanceof ClientError) {
-    const where = `${error.path}: ${Status[error.code]}`;
-    if (error.code === Status.UNAVAILABLE && !mayHaveTakenEffect) {
-      return new Refusal('DEPENDENCY_DOWN', where, { cause: error });
-    }
-    if (error.code === Status.UNAVAILABLE && neverSent(error)) {
-      return new Refusal('DEPENDENCY_DOWN', where, { cause: error });
-    }
-    return new Refusal('OUTCOME_UNKNOWN', where, { cause: error });
-  }
-  return new Refusal('OUTCOME_UNKNOWN', undefined, { cause: error });
+  const reason = mayHaveTakenEffect ? 'OUTCOME_UNKNOWN' : 'DEPENDENCY_DOWN';
+  const where =
+    error instanceof ClientError ? `${error.path}: ${Status[error.code]}` : 'The call timed out';
+  return new Refusal(reason, where, { cause: error });
 }
 
 /** The message that carries a refusal inside a batch's result. */
@@ -96,12 +89,4 @@ function fromDetails(error: RichClientError): Refusal | undefined {
   if (reason === undefined) return undefined;
   const details = { violations, retryAfterMs, cause: error };
   return new Refusal(reason, error.details, skuId === undefined ? details : { ...details, skuId });
-}
-
-/**
- * Whether grpc-js gave up before a connection existed. It reports both this and a connection lost
- * half-way as UNAVAILABLE; only the texts of its channel say which, so anything else is unknown.
- */
-function neverSent(error: ClientError): boolean {
-  return /^(No connection established|Name resolution failed)/.test(error.details);
 }

@@ -1,0 +1,102 @@
+import CircuitBreaker from 'opossum';
+import type { Gauge } from 'prom-client';
+import type { Log } from './log.ts';
+import { isBusinessRefusal, Refusal } from './refusals.ts';
+
+/** The source's rule: window 10 s, open 30 s, at least 10 calls, 50 % errors or 10 in a row. */
+const windowMs = 10_000;
+const openMs = 30_000;
+const callsMin = 10;
+/** opossum compares with `>`, the rule says `>=`. */
+const errorPercentage = 49.99;
+const failuresInARowMax = 10;
+/** While a peer is away for lack of a connection, how often its return is looked for. */
+const probeEveryMs = 500;
+
+export interface Breaker {
+  /** Runs `call`, unless the circuit is open. @throws Refusal DEPENDENCY_DOWN while it is open */
+  fire<Result>(call: () => Promise<Result>): Promise<Result>;
+  readonly open: boolean;
+  /** Closes the circuit because the peer is known to be back. */
+  close(): void;
+  stop(): void;
+}
+
+export interface BreakerOptions {
+  /** Names the peer and the class of methods, such as `stock.reserve`. */
+  readonly name: string;
+  readonly log: Log;
+  readonly state?: Gauge<'name'>;
+  /**
+   * Whether the peer can be reached again. Asked only while the circuit is open after a lost
+   * connection, so that a restarted peer is used at once; a slow peer waits out the 30 s.
+   */
+  readonly probe?: () => boolean | Promise<boolean>;
+  /** Whether a failure was a lost connection. */
+  readonly isConnectionLoss?: (error: unknown) => boolean;
+}
+
+/** A circuit breaker for one (peer, class of methods). Business refusals do not count. */
+export function createBreaker(options: BreakerOptions): Breaker {
+  const { name, log, state, probe, isConnectionLoss = () => false } = options;
+  const circuit = new CircuitBreaker((call: () => Promise<unknown>) => call(), {
+    name,
+    timeout: false,
+    rollingCountTimeout: windowMs,
+    resetTimeout: openMs,
+    volumeThreshold: callsMin,
+    errorThresholdPercentage: errorPercentage,
+    rollingPercentilesEnabled: false,
+    enableSnapshots: false,
+    errorFilter: (error: unknown) => isBusinessRefusal(error),
+  });
+  let failuresInARow = 0;
+  let lostConnection = false;
+  let probing: NodeJS.Timeout | undefined;
+  state?.set({ name }, 0);
+  circuit.on('success', () => {
+    failuresInARow = 0;
+  });
+  circuit.on('failure', (error: unknown) => {
+    failuresInARow += 1;
+    lostConnection = isConnectionLoss(error);
+    if (failuresInARow >= failuresInARowMax && !circuit.opened) circuit.open();
+  });
+  circuit.on('open', () => {
+    state?.set({ name }, 2);
+    log.warn({ breaker: name }, 'circuit opened');
+    if (probe && lostConnection) probing ??= setInterval(() => void lookForPeer(), probeEveryMs);
+  });
+  circuit.on('halfOpen', () => state?.set({ name }, 1));
+  circuit.on('close', () => {
+    state?.set({ name }, 0);
+    failuresInARow = 0;
+    clearInterval(probing);
+    probing = undefined;
+    log.info({ breaker: name }, 'circuit closed');
+  });
+
+  async function lookForPeer(): Promise<void> {
+    const back = await Promise.resolve(probe?.()).catch(() => false);
+    if (back && circuit.opened) circuit.close();
+  }
+
+  return {
+    async fire<Result>(call: () => Promise<Result>): Promise<Result> {
+      try {
+        return (await circuit.fire(call)) as Result;
+      } catch (error) {
+        if (!CircuitBreaker.isOurError(error as Error)) throw error;
+        throw new Refusal('DEPENDENCY_DOWN', `The circuit of ${name} is open`, { cause: error });
+      }
+    },
+    get open() {
+      return circuit.opened;
+    },
+    close: () => circuit.close(),
+    stop() {
+      clearInterval(probing);
+      circuit.shutdown();
+    },
+  };
+}

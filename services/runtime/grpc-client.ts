@@ -1,0 +1,210 @@
+import { type Channel, connectivityState, credentials } from '@grpc/grpc-js';
+import {
+  type CallOptions,
+  type Client,
+  ClientError,
+  type CompatServiceDefinition,
+  createChannel,
+  createClientFactory,
+  Metadata,
+  Status,
+} from 'nice-grpc';
+import { errorDetailsClientMiddleware } from 'nice-grpc-error-details';
+import type { Gauge } from 'prom-client';
+import { type Breaker, createBreaker } from './breaker.ts';
+import { Deadline } from './deadline.ts';
+import { deadlineLeftHeader } from './grpc-deadline.ts';
+import type { Log } from './log.ts';
+import { fromClientError } from './refusal-status.ts';
+import { Refusal } from './refusals.ts';
+
+/** The server is given its deadline; this much later the client gives up by itself. */
+const answerGraceMs = 30;
+/** A connection that is being made is waited for this long. */
+const connectMs = 2_000;
+
+const channelOptions = {
+  'grpc.min_reconnect_backoff_ms': connectMs,
+  'grpc.initial_reconnect_backoff_ms': 100,
+  'grpc.max_reconnect_backoff_ms': 2_000,
+  'grpc.keepalive_time_ms': 10_000,
+  'grpc.keepalive_timeout_ms': 3_000,
+  'grpc.keepalive_permit_without_calls': 1,
+  'grpc.enable_retries': 0,
+  'grpc.use_local_subchannel_pool': 1,
+  'grpc.max_receive_message_length': 4 * 1024 * 1024,
+  'grpc.service_config': JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] }),
+};
+
+/** How one method is called; a caller has one table of these. */
+export interface CallPolicy {
+  /** Milliseconds a call may take; the caller's own deadline can only shorten it. */
+  readonly deadlineMs: number;
+  /** Whether a call that was surely never sent is tried once more. */
+  readonly retry?: boolean;
+  /** The class of methods that share a breaker, such as `stock.reserve`. */
+  readonly breaker: string;
+  /** Whether the method changes nothing, so that a lost answer is DEPENDENCY_DOWN, not unknown. */
+  readonly readOnly?: boolean;
+}
+
+export interface PolicyOptions {
+  readonly deadline?: Deadline;
+  readonly metadata?: Metadata;
+}
+
+type UnaryMethods<Definition extends CompatServiceDefinition> = {
+  [Method in keyof Client<Definition>]: Client<Definition>[Method] extends (
+    request: infer Request,
+    options?: CallOptions,
+  ) => Promise<infer Response>
+    ? (request: Request, options?: PolicyOptions) => Promise<Response>
+    : never;
+};
+
+export interface GrpcClientOptions<Methods extends string> {
+  /** `host:port` of every copy; calls are spread over them. */
+  readonly addresses: readonly string[];
+  readonly callTable: Readonly<Record<Methods, CallPolicy>>;
+  readonly log: Log;
+  readonly breakerState?: Gauge<'name'>;
+}
+
+export interface GrpcClient<Definition extends CompatServiceDefinition, Methods extends string> {
+  /** The methods of the call table; every error is a Refusal. */
+  readonly client: Pick<UnaryMethods<Definition>, Methods & keyof UnaryMethods<Definition>>;
+  /** Whether a connection is up. */
+  connected(): boolean;
+  /** The breaker of a class of methods. */
+  breaker(name: string): Breaker | undefined;
+  close(): void;
+}
+
+/** A client of one service that calls as its table says: deadline, retry, breaker. */
+export function createGrpcClient<
+  Definition extends CompatServiceDefinition,
+  Methods extends string,
+>(
+  definition: Definition,
+  { addresses, callTable, log, breakerState }: GrpcClientOptions<Methods>,
+): GrpcClient<Definition, Methods> {
+  const channel = createChannel(
+    targetOf(addresses),
+    credentials.createInsecure(),
+    channelOptions,
+  ) as Channel;
+  const raw = createClientFactory()
+    .use(errorDetailsClientMiddleware)
+    .create(definition, channel) as unknown as Record<string, RawMethod>;
+  const breakers = new Map<string, Breaker>();
+  const client: Record<string, unknown> = {};
+  for (const [method, policy] of Object.entries<CallPolicy>(callTable)) {
+    let breaker = breakers.get(policy.breaker);
+    if (breaker === undefined) {
+      breaker = createBreaker({
+        name: policy.breaker,
+        log,
+        ...(breakerState ? { state: breakerState } : {}),
+        probe: () => channel.getConnectivityState(true) === connectivityState.READY,
+        isConnectionLoss,
+      });
+      breakers.set(policy.breaker, breaker);
+    }
+    client[method] = withPolicy(channel, policy, breaker, raw[method] as RawMethod);
+  }
+  channel.getConnectivityState(true);
+  return {
+    client: client as GrpcClient<Definition, Methods>['client'],
+    connected: () => channel.getConnectivityState(true) === connectivityState.READY,
+    breaker: (name) => breakers.get(name),
+    close() {
+      for (const breaker of breakers.values()) breaker.stop();
+      channel.close();
+    },
+  };
+}
+
+type RawMethod = (request: unknown, options: CallOptions) => Promise<unknown>;
+
+function withPolicy(channel: Channel, policy: CallPolicy, breaker: Breaker, raw: RawMethod) {
+  return async (request: unknown, options: PolicyOptions = {}): Promise<unknown> => {
+    const deadline = (options.deadline ?? Deadline.after(policy.deadlineMs)).min(policy.deadlineMs);
+    const attempt = async (): Promise<unknown> => {
+      if (channel.getConnectivityState(true) !== connectivityState.READY) {
+        await connected(channel, deadline);
+      }
+      return await callOnce(raw, request, deadline, options.metadata, !policy.readOnly);
+    };
+    return await breaker.fire(async () => {
+      try {
+        return await attempt();
+      } catch (error) {
+        const neverSent = error instanceof NeverSent;
+        if (!neverSent || !policy.retry || deadline.leftMs() < 50) throw error;
+        return await attempt();
+      }
+    });
+  };
+}
+
+/** Nothing was sent, for lack of a connection: the only failure that surely had no effect. */
+class NeverSent extends Refusal {}
+
+async function connected(channel: Channel, deadline: Deadline): Promise<void> {
+  const until = new Date(Date.now() + Math.max(0, Math.min(connectMs, deadline.leftMs())));
+  for (;;) {
+    const state = channel.getConnectivityState(true);
+    if (state === connectivityState.READY) return;
+    if (state === connectivityState.TRANSIENT_FAILURE || state === connectivityState.SHUTDOWN) {
+      throw new NeverSent('DEPENDENCY_DOWN', `No connection to ${channel.getTarget()}`);
+    }
+    try {
+      await new Promise<void>((resolve, reject) => {
+        channel.watchConnectivityState(state, until, (error) =>
+          error ? reject(error) : resolve(),
+        );
+      });
+    } catch (cause) {
+      const message = `No connection to ${channel.getTarget()} in time`;
+      throw new NeverSent('DEPENDENCY_DOWN', message, { cause });
+    }
+  }
+}
+
+async function callOnce(
+  raw: RawMethod,
+  request: unknown,
+  deadline: Deadline,
+  given: Metadata | undefined,
+  mayHaveTakenEffect: boolean,
+): Promise<unknown> {
+  const leftMs = Math.floor(deadline.leftMs());
+  if (leftMs <= 0) throw new Refusal('OVERLOADED', 'The time ran out before the call was sent');
+  const metadata = Metadata(given);
+  // grpc-js writes grpc-timeout only for deadlines that nice-grpc has no way to pass on.
+  metadata.set('grpc-timeout', `${leftMs}m`);
+  metadata.set(deadlineLeftHeader, String(leftMs));
+  const abort = new AbortController();
+  const timer = setTimeout(() => abort.abort(), leftMs + answerGraceMs);
+  try {
+    return await raw(request, { metadata, signal: abort.signal });
+  } catch (error) {
+    throw fromClientError(error, mayHaveTakenEffect);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+function isConnectionLoss(error: unknown): boolean {
+  if (error instanceof NeverSent) return true;
+  const cause = error instanceof Refusal ? error.cause : error;
+  return cause instanceof ClientError && cause.code === Status.UNAVAILABLE;
+}
+
+/** Several addresses must be IPv4: a list of names cannot be one target of grpc-js. */
+function targetOf(addresses: readonly string[]): string {
+  const isIpv4 = (address: string): boolean => /^\d+\.\d+\.\d+\.\d+:\d+$/.test(address);
+  if (addresses.every(isIpv4)) return `ipv4:${addresses.join(',')}`;
+  if (addresses.length === 1) return addresses[0] as string;
+  throw new Error(`${addresses.join(',')}: several addresses must be IPv4 addresses with ports`);
+}

@@ -1,0 +1,155 @@
+import { readFileSync } from 'node:fs';
+import {
+  type CallContext,
+  type CompatServiceDefinition,
+  createServer,
+  ServerError,
+  type ServerMiddleware,
+  type ServiceImplementation,
+  Status,
+} from 'nice-grpc';
+import { errorDetailsServerMiddleware } from 'nice-grpc-error-details';
+import { HealthDefinition, HealthServiceImpl, HealthState } from 'nice-grpc-server-health';
+import { ServerReflection, ServerReflectionService } from 'nice-grpc-server-reflection';
+import { type DeadlineContext, deadlineMiddleware } from './grpc-deadline.ts';
+import type { Log } from './log.ts';
+import { toStatus } from './refusal-status.ts';
+import { Refusal } from './refusals.ts';
+import type { Tokens } from './tokens.ts';
+
+/** A batch of 500 orders of 20 lines is below this; the default of 4 MiB invites abuse. */
+const messageBytesMax = 2 * 1024 * 1024;
+/** How long calls under way may take while the server stops. */
+const drainMs = 5_000;
+
+/** Settings whose reasons are in grpc-js itself: dead peers are noticed, connections rebalanced. */
+const serverOptions = {
+  'grpc.max_receive_message_length': messageBytesMax,
+  'grpc.max_concurrent_streams': 2_000,
+  'grpc.keepalive_time_ms': 10_000,
+  'grpc.keepalive_timeout_ms': 3_000,
+  'grpc.keepalive_permit_without_calls': 1,
+  'grpc.max_connection_age_ms': 300_000,
+  'grpc.max_connection_age_grace_ms': 30_000,
+};
+
+/** One service of a server; `service()` ties the implementation's type to the definition's. */
+export interface ServerService {
+  readonly definition: CompatServiceDefinition;
+  readonly implementation: unknown;
+  /** Whether every method needs a token with the role `admin`. */
+  readonly adminOnly: boolean;
+}
+
+export function service<Definition extends CompatServiceDefinition>(
+  definition: Definition,
+  implementation: ServiceImplementation<Definition, DeadlineContext>,
+  { adminOnly = false } = {},
+): ServerService {
+  return { definition, implementation, adminOnly };
+}
+
+export interface GrpcServerOptions {
+  readonly host: string;
+  /** 0 lets the system choose. */
+  readonly port: number;
+  readonly services: readonly ServerService[];
+  /** Needed where a service is for operators only. */
+  readonly tokens?: Tokens;
+  readonly log: Log;
+  /** Calls handled at once; more are refused as OVERLOADED. */
+  readonly inFlightMax: number;
+}
+
+export interface GrpcServer {
+  readonly port: number;
+  /** Reports NOT_SERVING, finishes the calls under way (5 s at most) and closes. */
+  stop(): Promise<void>;
+}
+
+/** Starts a server with reflection, health, deadlines, the error catalogue and an in-flight cap. */
+export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcServer> {
+  const { host, port, services, tokens, log, inFlightMax } = options;
+  const health = HealthState();
+  const server = createServer(serverOptions)
+    .use(errorDetailsServerMiddleware)
+    .use(refusalMiddleware(log))
+    .use(inFlightMiddleware(inFlightMax))
+    .use(deadlineMiddleware);
+  for (const { definition, implementation, adminOnly } of services) {
+    const typed = implementation as ServiceImplementation<CompatServiceDefinition, DeadlineContext>;
+    if (adminOnly) server.with(roleMiddleware(tokens)).add(definition, typed);
+    else server.add(definition, typed);
+    health.setStatus('healthy', fullName(definition));
+  }
+  server.add(HealthDefinition, HealthServiceImpl(health));
+  const descriptors = readFileSync(new URL('../../gen/descriptors.binpb', import.meta.url));
+  const names = services.map(({ definition }) => fullName(definition));
+  server.add(ServerReflectionService, ServerReflection(descriptors, names));
+  const boundPort = await server.listen(`${host}:${port}`);
+  return {
+    port: boundPort,
+    async stop() {
+      health.setStatus('unhealthy');
+      for (const name of names) health.setStatus('unhealthy', name);
+      const timer = setTimeout(() => server.forceShutdown(), drainMs);
+      await server.shutdown().finally(() => clearTimeout(timer));
+    },
+  };
+}
+
+function fullName(definition: CompatServiceDefinition): string {
+  return (definition as { fullName: string }).fullName;
+}
+
+/** Refusals become their status; anything else is logged and answered as INTERNAL without a text. */
+function refusalMiddleware(log: Log): ServerMiddleware {
+  return async function* (call, context) {
+    try {
+      return yield* call.next(call.request, context);
+    } catch (error) {
+      if (error instanceof Refusal) throw toStatus(error);
+      if (error instanceof ServerError || isAbort(error)) throw error;
+      log.error({ err: error, method: call.method.path }, 'unexpected error');
+      throw new ServerError(Status.INTERNAL, 'internal error');
+    }
+  };
+}
+
+/** The caller went away; nice-grpc answers CANCELLED by itself. */
+function isAbort(error: unknown): boolean {
+  return error instanceof Error && error.name === 'AbortError';
+}
+
+function inFlightMiddleware(inFlightMax: number): ServerMiddleware {
+  let inFlight = 0;
+  return async function* (call, context) {
+    // Streams of health and reflection stay open for long and cost nothing.
+    if (call.responseStream) return yield* call.next(call.request, context);
+    if (inFlight >= inFlightMax) throw new Refusal('OVERLOADED');
+    inFlight += 1;
+    try {
+      return yield* call.next(call.request, context);
+    } finally {
+      inFlight -= 1;
+    }
+  };
+}
+
+/** Lets operators through: a token with the role `admin` in the `authorization` metadata. */
+function roleMiddleware(tokens: Tokens | undefined): ServerMiddleware {
+  return async function* (call, context: CallContext) {
+    const header = context.metadata.get('authorization') ?? '';
+    const token = /^Bearer (.+)$/i.exec(header)?.[1];
+    if (token === undefined || tokens === undefined) {
+      throw new Refusal(
+        'UNAUTHENTICATED',
+        'Send a token as metadata: authorization: Bearer <token>',
+      );
+    }
+    if (tokens.verify(token).role !== 'admin') {
+      throw new Refusal('FORBIDDEN', 'The role admin is needed');
+    }
+    return yield* call.next(call.request, context);
+  };
+}

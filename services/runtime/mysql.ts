@@ -1,0 +1,209 @@
+import type { PoolConnection as DriverConnection } from 'mysql2';
+import { createPool as createDriverPool, type Pool, type PoolConnection } from 'mysql2/promise';
+import type { Deadline } from './deadline.ts';
+import { Refusal } from './refusals.ts';
+
+export type { Pool, PoolConnection } from 'mysql2/promise';
+
+/** Server error: a unique key exists already. */
+export const duplicateKeyErrno = 1062;
+/** Server error: a lock was not granted within `innodb_lock_wait_timeout`. */
+export const lockWaitTimeoutErrno = 1205;
+const deadlockErrno = 1213;
+/** A transaction that loses deadlocks this often meets a fault of ours, not bad luck. */
+const attemptsMax = 4;
+const connectTimeoutMs = 3_000;
+
+/** The server's number of an error, or undefined for any other error. */
+export function mysqlErrno(error: unknown): number | undefined {
+  const errno = (error as { errno?: unknown } | null)?.errno;
+  return typeof errno === 'number' && errno > 0 ? errno : undefined;
+}
+
+/**
+ * A pool of connections to one database of one server. BIGINT and DECIMAL arrive as strings,
+ * times are UTC, updates report changed rows, sessions run READ COMMITTED and wait 1 s for a lock.
+ */
+export function createPool(
+  url: string,
+  { database, connectionsMax }: { database?: string; connectionsMax: number },
+): Pool {
+  const { hostname, port, username, password } = new URL(url);
+  const pool = createDriverPool({
+    host: hostname,
+    port: Number(port || 3306),
+    user: decodeURIComponent(username || 'root'),
+    password: decodeURIComponent(password),
+    ...(database === undefined ? {} : { database }),
+    connectionLimit: connectionsMax,
+    maxIdle: connectionsMax,
+    queueLimit: connectionsMax * 2,
+    connectTimeout: connectTimeoutMs,
+    enableKeepAlive: true,
+    keepAliveInitialDelay: 10_000,
+    maxPreparedStatements: 256,
+    supportBigNumbers: true,
+    bigNumberStrings: true,
+    decimalNumbers: false,
+    trace: false,
+    timezone: 'Z',
+    flags: ['-FOUND_ROWS'],
+  });
+  pool.on('connection', (lent) => {
+    // The driver emits its own connection here, whatever its types say; these statements queue
+    // before the first one of whoever asked for the connection.
+    const connection = lent as unknown as DriverConnection;
+    connection.query(
+      "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, time_zone = '+00:00'",
+      onSessionError,
+    );
+    connection.query('SET SESSION innodb_lock_wait_timeout = 1', onSessionError);
+  });
+  return pool;
+}
+
+export interface TransactionOptions {
+  readonly deadline: Deadline;
+  /** How often the whole transaction may run when it loses a deadlock or a lock wait; default 4. */
+  readonly attempts?: number;
+}
+
+/**
+ * Runs `work` in one transaction and commits it. A deadlock or lock timeout runs all of it again.
+ *
+ * @throws Refusal OUTCOME_UNKNOWN if COMMIT was sent and not answered; Refusal DEPENDENCY_DOWN if
+ *   there was no connection or it broke before COMMIT (nothing was done); else what `work` threw
+ *   (rolled back)
+ */
+export async function transaction<Result>(
+  pool: Pool,
+  { deadline, attempts = attemptsMax }: TransactionOptions,
+  work: (connection: PoolConnection) => Promise<Result>,
+): Promise<Result> {
+  for (let attempt = 1; ; attempt += 1) {
+    try {
+      return await runOnce(pool, deadline, work);
+    } catch (error) {
+      const errno = mysqlErrno(error);
+      const again = errno === deadlockErrno || errno === lockWaitTimeoutErrno;
+      if (!again || attempt >= attempts || deadline.leftMs() < 10) throw error;
+    }
+  }
+}
+
+/** One statement outside a transaction, under a deadline. @throws as `transaction` before COMMIT */
+export async function query<Rows>(
+  pool: Pool,
+  sql: string,
+  params: readonly unknown[],
+  { deadline }: { deadline: Deadline },
+): Promise<Rows> {
+  return await withConnection(pool, deadline, async (connection) => {
+    const [rows] = await connection.query(sql, params as unknown[]);
+    return rows as Rows;
+  });
+}
+
+async function runOnce<Result>(
+  pool: Pool,
+  deadline: Deadline,
+  work: (connection: PoolConnection) => Promise<Result>,
+): Promise<Result> {
+  return await withConnection(pool, deadline, async (connection, phase) => {
+    await connection.query('START TRANSACTION');
+    let result: Result;
+    try {
+      result = await work(connection);
+    } catch (error) {
+      await connection.query('ROLLBACK');
+      throw error;
+    }
+    phase.committing = true;
+    await connection.query('COMMIT');
+    phase.committing = false;
+    return result;
+  });
+}
+
+/**
+ * Lends a connection under a deadline. A statement that runs past it cannot be cancelled (and a
+ * ROLLBACK would queue behind it), so the connection is destroyed, as is any doubtful one.
+ */
+async function withConnection<Result>(
+  pool: Pool,
+  deadline: Deadline,
+  work: (connection: PoolConnection, phase: { committing: boolean }) => Promise<Result>,
+): Promise<Result> {
+  const connection = await acquire(pool, deadline);
+  const phase = { committing: false };
+  let timedOut = false;
+  const timer = setTimeout(
+    () => {
+      timedOut = true;
+      connection.destroy();
+    },
+    Math.max(0, deadline.leftMs()),
+  );
+  try {
+    const result = await work(connection, phase);
+    if (timedOut) return result;
+    connection.release();
+    return result;
+  } catch (error) {
+    if (phase.committing) {
+      connection.destroy();
+      throw new Refusal('OUTCOME_UNKNOWN', 'The commit was not answered', { cause: error });
+    }
+    if (timedOut || mysqlErrno(error) === undefined) {
+      if (!timedOut && !isConnectionLoss(error)) {
+        connection.release();
+        throw error;
+      }
+      connection.destroy();
+      throw new Refusal('DEPENDENCY_DOWN', 'The database did not answer in time', { cause: error });
+    }
+    if (isServerGone(error)) connection.destroy();
+    else connection.release();
+    throw error;
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+async function acquire(pool: Pool, deadline: Deadline): Promise<PoolConnection> {
+  const pending = pool.getConnection();
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<'late'>((resolve) => {
+    timer = setTimeout(resolve, Math.max(0, deadline.leftMs()), 'late');
+  });
+  try {
+    const connection = await Promise.race([pending, late]);
+    if (connection !== 'late') return connection;
+  } catch (error) {
+    throw new Refusal('DEPENDENCY_DOWN', 'No connection to the database', { cause: error });
+  } finally {
+    clearTimeout(timer);
+  }
+  // It may still come; then it must go back to the pool.
+  pending.then(
+    (connection) => connection.release(),
+    () => undefined,
+  );
+  throw new Refusal('DEPENDENCY_DOWN', 'No free connection to the database in time');
+}
+
+/** Driver errors without a server's number are losses of the connection; ours are not. */
+function isConnectionLoss(error: unknown): boolean {
+  const { code, fatal } = (error ?? {}) as { code?: unknown; fatal?: unknown };
+  return fatal === true || (typeof code === 'string' && /^(E[A-Z]+|PROTOCOL_\w+)$/.test(code));
+}
+
+/** Shut down (1053), killed (1927, 3169, 1317), read-only (1290, 1836): useless for the next one. */
+const serverGoneErrnos = new Set([1053, 1290, 1317, 1836, 1927, 3169, 4031]);
+
+function isServerGone(error: unknown): boolean {
+  return serverGoneErrnos.has(mysqlErrno(error) ?? 0);
+}
+
+/** A session that could not be set up breaks at its next statement, which reports it. */
+function onSessionError(): void {}
