@@ -53,11 +53,11 @@ export function createPool(
     // The driver emits its own connection here, whatever its types say; these statements queue
     // before the first one of whoever asked for the connection.
     const connection = lent as unknown as DriverConnection;
+    connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED', onSessionError);
     connection.query(
-      "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED, time_zone = '+00:00'",
+      "SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 1",
       onSessionError,
     );
-    connection.query('SET SESSION innodb_lock_wait_timeout = 1', onSessionError);
   });
   return pool;
 }
