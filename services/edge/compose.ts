@@ -1,0 +1,132 @@
+import type { AddressInfo } from 'node:net';
+import type { BatcherMetrics } from '../runtime/batcher.ts';
+import { Lifecycle } from '../runtime/lifecycle.ts';
+import { createLog, type Log } from '../runtime/log.ts';
+import { createMetrics, type Metrics } from '../runtime/metrics.ts';
+import { startObservabilityServer } from '../runtime/observability-server.ts';
+import { createTokens } from '../runtime/tokens.ts';
+import { createAuthentication } from './authentication.ts';
+import { type EdgeConfig, isLoopback } from './config.ts';
+import { DisplayStockMemory } from './display-stock.ts';
+import { createHttpServer } from './http-server.ts';
+import { createOrderGateway } from './order-gateway.ts';
+import { addAdminSkuRoutes } from './routes/admin-skus.ts';
+import { addDemoTokenRoute } from './routes/demo-token.ts';
+import { addHealthRoutes } from './routes/health.ts';
+import { addOrderRoutes } from './routes/orders.ts';
+import { addSkuRoutes } from './routes/skus.ts';
+import { addStockRoutes } from './routes/stock.ts';
+import { createStockAdminGateway, createStockGateway } from './stock-gateway.ts';
+
+/** A running edge. */
+export interface Running {
+  /** The real ports, also where the configuration said 0. */
+  readonly port: number;
+  readonly metricsPort: number;
+  readonly lifecycle: Lifecycle;
+  readonly log: Log;
+}
+
+/** What a test may put in the place of a part. */
+export interface Overrides {
+  readonly log?: Log;
+}
+
+/** Builds and starts the edge. */
+export async function compose(config: EdgeConfig, overrides: Overrides = {}): Promise<Running> {
+  const log = overrides.log ?? createLog('edge', config.logLevel);
+  const lifecycle = new Lifecycle(log);
+  const metrics = createMetrics('edge');
+  const breakerState = metrics.gauge('circuit_breaker_state', '0 closed, 1 half-open, 2 open', [
+    'name',
+  ]);
+  const tokens = createTokens({ secret: config.tokenSecret });
+  const authentication = createAuthentication(tokens);
+  const stockOptions = { addresses: config.stockAddress, log, breakerState };
+  const stock = createStockGateway(stockOptions);
+  const admin = createStockAdminGateway(stockOptions);
+  const orders = createOrderGateway({
+    addresses: config.orderAddress,
+    log,
+    breakerState,
+    queueDepthMax: config.orderQueueDepthMax,
+    batcherMetrics: batcherMetrics(metrics),
+  });
+  const displayStock = new DisplayStockMemory({ fetch: stock.displayStock });
+  const waiting = metrics.gauge(
+    'edge_orders_waiting',
+    'Orders that wait for a batch or for its answer',
+  );
+  // Counted when somebody looks, so that the path of an order has nothing to count.
+  Object.assign(waiting, { collect: () => waiting.set(orders.waiting()) });
+  lifecycle.add('stock gateway', () => stock.close());
+  lifecycle.add('stock admin gateway', () => admin.close());
+  lifecycle.add('order gateway', () => orders.close());
+
+  let stopping = false;
+  const waitingFor = (): string[] => {
+    const names = stopping ? ['the end: this process is stopping'] : [];
+    if (!orders.connected()) names.push('order');
+    if (!stock.connected()) names.push('stock');
+    return names;
+  };
+  try {
+    const app = createHttpServer({
+      ...config,
+      log,
+      metrics,
+      routes(app) {
+        addHealthRoutes(app, { waitingFor });
+        addOrderRoutes(app, { orders, authentication });
+        addSkuRoutes(app, { stock });
+        addStockRoutes(app, { displayStock });
+        addAdminSkuRoutes(app, { admin, authentication });
+        if (config.demo) addDemoTokenRoute(app, { tokens });
+      },
+    });
+    const machines = await startObservabilityServer({
+      host: '127.0.0.1',
+      port: config.metricsPort,
+      registry: metrics.registry,
+      ready: waitingFor,
+    });
+    lifecycle.add('observability server', machines.stop);
+    await app.listen({ host: config.listen, port: config.port });
+    lifecycle.add('http server', async () => {
+      stopping = true;
+      // Balancers look at /readyz first; whoever comes meanwhile is still served.
+      await new Promise((resolve) => setTimeout(resolve, config.drainMs));
+      await app.close();
+    });
+    if (!isLoopback(config.listen)) {
+      log.warn({ listen: config.listen }, 'listening beyond this machine without TLS');
+    }
+    const { port } = app.server.address() as AddressInfo;
+    return { port, metricsPort: machines.port, lifecycle, log };
+  } catch (error) {
+    await lifecycle.stop();
+    throw error;
+  }
+}
+
+function batcherMetrics(metrics: Metrics): BatcherMetrics {
+  return {
+    entries: metrics.histogram(
+      'batch_entries',
+      'Entries in one batch',
+      [1, 2, 5, 10, 20, 50, 100, 200, 500],
+      ['hop'],
+    ),
+    queueAge: metrics.histogram(
+      'batch_queue_age_seconds',
+      'How long the oldest entry of a batch had waited when the batch was sent',
+      [0.001, 0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 1, 2],
+      ['hop'],
+    ),
+    dropped: metrics.counter(
+      'batch_dropped_total',
+      'Entries whose time ran out before they were sent',
+      ['hop'],
+    ),
+  };
+}

@@ -1,0 +1,131 @@
+import { randomBytes } from 'node:crypto';
+import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
+import type { Log } from '../runtime/log.ts';
+import type { Metrics } from '../runtime/metrics.ts';
+import { answerClientError, faultOf } from './http-faults.ts';
+import { parseJson } from './json-text.ts';
+import { problemOf } from './problem.ts';
+import { RouteTable } from './route-table.ts';
+
+/** The media type of every answer that is not an error. */
+export const jsonContentType = 'application/json';
+
+const bodyBytesMax = 16 * 1_024;
+const headerBytesMax = 8 * 1_024;
+/** A request must have arrived whole within this time. */
+const requestTimeoutMs = 5_000;
+/** A connection on which nothing moves in the middle of a request is closed. */
+const connectionTimeoutMs = 10_000;
+/** Above the 60 s of the usual balancers, so that they close an idle connection first. */
+const keepAliveTimeoutMs = 72_000;
+/** The last resort: every call inside has a shorter budget of its own. */
+const handlerTimeoutMs = 4_000;
+
+const securityHeaders = {
+  'cache-control': 'no-store',
+  'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
+  'cross-origin-resource-policy': 'same-origin',
+  'referrer-policy': 'no-referrer',
+  'x-content-type-options': 'nosniff',
+};
+
+export interface HttpServerOptions {
+  readonly trustedProxies: readonly string[];
+  readonly connectionsMax: number;
+  readonly log: Log;
+  readonly metrics: Metrics;
+  /** Adds the routes; each gets the limits, headers and error answers of the server. */
+  readonly routes: (app: FastifyInstance) => void;
+}
+
+/** An HTTP server with every limit set; not listening yet. */
+export function createHttpServer(options: HttpServerOptions): FastifyInstance {
+  const { log, trustedProxies } = options;
+  const instancePrefix = `urn:sluice:request:${randomBytes(6).toString('hex')}-`;
+  let requests = 0;
+  const app = fastify({
+    logger: false,
+    bodyLimit: bodyBytesMax,
+    requestTimeout: requestTimeoutMs,
+    connectionTimeout: connectionTimeoutMs,
+    keepAliveTimeout: keepAliveTimeoutMs,
+    handlerTimeout: handlerTimeoutMs,
+    forceCloseConnections: 'idle',
+    // Requests that are under way when the server stops are finished, not refused.
+    return503OnClosing: false,
+    trustProxy: trustedProxies.length > 0 ? [...trustedProxies] : false,
+    http: { maxHeaderSize: headerBytesMax },
+    genReqId: () => {
+      requests += 1;
+      return `${instancePrefix}${requests}`;
+    },
+    clientErrorHandler: answerClientError,
+    frameworkErrors: (error, request, reply) => {
+      const plain = request as unknown as FastifyRequest;
+      sendProblem(error, plain, reply as unknown as FastifyReply, log);
+    },
+  });
+  app.server.maxConnections = options.connectionsMax;
+  app.server.headersTimeout = requestTimeoutMs;
+  app.removeAllContentTypeParsers();
+  app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => {
+    try {
+      done(null, body.length === 0 ? undefined : parseJson(body as Buffer));
+    } catch (error) {
+      done(error as Error);
+    }
+  });
+  app.decorateRequest('caller', null);
+  app.setErrorHandler((error, request, reply) => sendProblem(error, request, reply, log));
+  const routeTable = new RouteTable();
+  app.addHook('onRoute', ({ method, url }) => routeTable.add(method, url));
+  app.addHook('onRequest', (request, reply, done) => {
+    // Every answer is text already; with a serializer fastify adds no charset, which JSON has not.
+    reply.headers(securityHeaders).serializer(asItIs);
+    if (request.is404) done(routeTable.faultOf(request.url));
+    else done();
+  });
+  measureRequests(app, options.metrics);
+  options.routes(app);
+  return app;
+}
+
+function asItIs(text: unknown): string {
+  return text as string;
+}
+
+function sendProblem(
+  error: unknown,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  log: Log,
+): FastifyReply {
+  const problem = problemOf(faultOf(error, request, log), request.id);
+  return reply.code(problem.status).headers(problem.headers).serializer(asItIs).send(problem.body);
+}
+
+/** Buckets of DESIGN's order_create_duration_seconds, with a finer start. */
+const durationBuckets = [0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 1, 2, 5];
+
+function measureRequests(app: FastifyInstance, metrics: Metrics): void {
+  const durations = metrics.histogram(
+    'http_request_duration_seconds',
+    'Time from the request head to the last byte of the answer',
+    durationBuckets,
+    ['route', 'method', 'status'],
+  );
+  // Looking up a labelled child costs more than observing it, and there are only some dozens.
+  const children = new Map<string, { observe(seconds: number): void }>();
+  app.addHook('onResponse', (request, reply, done) => {
+    const route = request.routeOptions.url ?? 'none';
+    const method = request.is404 ? 'any' : request.method;
+    const key = `${method} ${route} ${reply.statusCode}`;
+    let child = children.get(key);
+    if (!child) {
+      child = durations.labels({ route, method, status: String(reply.statusCode) });
+      children.set(key, child);
+    }
+    child.observe(reply.elapsedTime / 1_000);
+    done();
+  });
+}
