@@ -136,38 +136,51 @@ async function withConnection<Result>(
 ): Promise<Result> {
   const connection = await acquire(pool, deadline);
   const phase = { committing: false };
-  let timedOut = false;
-  const timer = setTimeout(
-    () => {
-      timedOut = true;
-      connection.destroy();
-    },
-    Math.max(0, deadline.leftMs()),
-  );
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_, reject) => {
+    const giveUp = (): void => reject(new DeadlinePassed('the statement ran past its deadline'));
+    timer = setTimeout(giveUp, Math.max(0, deadline.leftMs()));
+  });
+  const working = work(connection, phase);
   try {
-    const result = await work(connection, phase);
-    if (timedOut) return result;
+    const result = await Promise.race([working, late]);
     connection.release();
     return result;
   } catch (error) {
+    if (phase.committing || error instanceof DeadlinePassed || isUseless(error)) {
+      destroy(connection);
+      if (error instanceof DeadlinePassed) killStatement(pool, connection);
+      // What the work still meets on the destroyed connection has nobody left to tell.
+      working.catch(() => undefined);
+    } else {
+      connection.release();
+      throw error;
+    }
     if (phase.committing) {
-      connection.destroy();
       throw new Refusal('OUTCOME_UNKNOWN', 'The commit was not answered', { cause: error });
     }
-    if (timedOut || mysqlErrno(error) === undefined) {
-      if (!timedOut && !isConnectionLoss(error)) {
-        connection.release();
-        throw error;
-      }
-      connection.destroy();
-      throw new Refusal('DEPENDENCY_DOWN', 'The database did not answer in time', { cause: error });
-    }
-    if (isServerGone(error)) connection.destroy();
-    else connection.release();
-    throw error;
+    if (mysqlErrno(error) !== undefined) throw error;
+    throw new Refusal('DEPENDENCY_DOWN', 'The database did not answer in time', { cause: error });
   } finally {
     clearTimeout(timer);
   }
+}
+
+class DeadlinePassed extends Error {}
+
+/** The driver's own `destroy` only says good-bye, and a statement under way goes on waiting. */
+function destroy(connection: PoolConnection): void {
+  connection.destroy();
+  const { stream } = connection.connection as unknown as { stream?: { destroy(): void } };
+  stream?.destroy();
+}
+
+/**
+ * The server would not notice a closed connection before its statement ends, and until then it
+ * keeps the transaction's locks. Best effort: without it they last as long as the statement.
+ */
+function killStatement(pool: Pool, { threadId }: PoolConnection): void {
+  if (threadId) pool.query(`KILL ${threadId}`).catch(() => undefined);
 }
 
 async function acquire(pool: Pool, deadline: Deadline): Promise<PoolConnection> {
@@ -192,18 +205,15 @@ async function acquire(pool: Pool, deadline: Deadline): Promise<PoolConnection> 
   throw new Refusal('DEPENDENCY_DOWN', 'No free connection to the database in time');
 }
 
-/** Driver errors without a server's number are losses of the connection; ours are not. */
-function isConnectionLoss(error: unknown): boolean {
+/** Whether nothing more can be done on the connection that answered with this error. */
+function isUseless(error: unknown): boolean {
+  if (uselessErrnos.has(mysqlErrno(error) ?? 0)) return true;
   const { code, fatal } = (error ?? {}) as { code?: unknown; fatal?: unknown };
   return fatal === true || (typeof code === 'string' && /^(E[A-Z]+|PROTOCOL_\w+)$/.test(code));
 }
 
 /** Shut down (1053), killed (1927, 3169, 1317), read-only (1290, 1836): useless for the next one. */
-const serverGoneErrnos = new Set([1053, 1290, 1317, 1836, 1927, 3169, 4031]);
-
-function isServerGone(error: unknown): boolean {
-  return serverGoneErrnos.has(mysqlErrno(error) ?? 0);
-}
+const uselessErrnos = new Set([1053, 1290, 1317, 1836, 1927, 3169, 4031]);
 
 /** A session that could not be set up breaks at its next statement, which reports it. */
 function onSessionError(): void {}

@@ -1,0 +1,143 @@
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { OutboxBatch } from '../../gen/sluice/event/v1/outbox.ts';
+import { startEventConsumer } from '../../services/runtime/event-consumer.ts';
+import {
+  createEventPublisher,
+  type EventPublisher,
+} from '../../services/runtime/event-publisher.ts';
+import { failpoints } from '../../services/runtime/failpoints.ts';
+import {
+  createEventTopics,
+  deadLetterTopic,
+  orderEventsTopic,
+} from '../../services/runtime/kafka.ts';
+import { createLog } from '../../services/runtime/log.ts';
+import type { Pool } from '../../services/runtime/mysql.ts';
+import {
+  type OutboxRelay,
+  readBacklog,
+  startOutboxRelay,
+} from '../../services/runtime/outbox-relay.ts';
+import { createScratchDatabase } from '../support/databases.ts';
+import { eventually } from '../support/eventually.ts';
+import { kafkaBrokers, uniquePrefix } from '../support/servers.ts';
+
+const prefix = uniquePrefix('relay');
+const topic = orderEventsTopic(`${prefix}.`);
+const brokers = kafkaBrokers.split(',');
+const log = createLog('test', 'silent');
+let pool: Pool;
+let drop: () => Promise<void>;
+let publisher: EventPublisher;
+const received: string[] = [];
+const letters: string[] = [];
+const stops: (() => Promise<void>)[] = [];
+
+before(async () => {
+  ({ pool, drop } = await createScratchDatabase(prefix));
+  await pool.query(`CREATE TABLE outbox (id BIGINT AUTO_INCREMENT PRIMARY KEY,
+    payload MEDIUMBLOB NOT NULL, create_time DATETIME(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3),
+    owner VARBINARY(64) NULL, owned_until DATETIME(3) NULL)`);
+  await createEventTopics(brokers, `${prefix}.`, log);
+  publisher = createEventPublisher({ clientId: 'test', brokers, log });
+  const texts = await startEventConsumer<string>({
+    groupId: `${prefix}.texts`,
+    brokers,
+    topic,
+    log,
+    publisher,
+    decode: (value) => {
+      const text = Buffer.from(value).toString();
+      if (text === 'unreadable') throw new Error('cannot be read');
+      return text;
+    },
+    handle: async (events) => {
+      if (events.includes('harmful')) throw new TypeError('cannot be handled');
+      received.push(...events);
+    },
+  });
+  const dead = await startEventConsumer<string>({
+    groupId: `${prefix}.letters`,
+    brokers,
+    topic: deadLetterTopic(topic),
+    log,
+    publisher,
+    decode: (value) => Buffer.from(value).toString(),
+    handle: async (events) => void letters.push(...events),
+  });
+  stops.push(texts.stop, dead.stop);
+  await eventually(() => texts.joined() && dead.joined(), 'the consumers join their groups');
+});
+
+after(async () => {
+  failpoints.clear();
+  for (const stop of stops) await stop();
+  await publisher.close();
+  await drop();
+});
+
+async function store(...texts: string[]): Promise<void> {
+  const messages = texts.map((text, index) => ({ key: BigInt(index), value: Buffer.from(text) }));
+  const payload = Buffer.from(OutboxBatch.encode({ messages }).finish());
+  await pool.query('INSERT INTO outbox (payload) VALUES (?)', [payload]);
+}
+
+function relay(name = 'test'): OutboxRelay {
+  return startOutboxRelay({ name, pool, topic, publisher, log });
+}
+
+const rows = async (): Promise<number> => (await readBacklog(pool)).rows;
+const countOf = (text: string): number => received.filter((other) => other === text).length;
+
+test('what is in the outbox reaches the consumer and leaves the outbox', async () => {
+  await store('a', 'b', 'c');
+  await store('d');
+  assert.equal(await rows(), 2);
+  const running = relay();
+  await eventually(() => ['a', 'b', 'c', 'd'].every((text) => countOf(text) === 1), 'all arrive');
+  await eventually(async () => (await rows()) === 0, 'the outbox is empty');
+  await running.stop();
+});
+
+test('a relay that fails between publishing and deleting publishes again', async () => {
+  let failures = 0;
+  failpoints.set('relay.after_publish', () => {
+    failures += 1;
+    if (failures === 1) throw new Error('died here');
+  });
+  await store('twice');
+  // The claim of the failed attempt stands for its time; another relay takes over after it.
+  const first = relay('first');
+  await eventually(() => failures === 1, 'the first relay fails');
+  await first.stop();
+  assert.equal(await rows(), 1);
+  await pool.query('UPDATE outbox SET owned_until = NOW(3) - INTERVAL 1 SECOND');
+  const second = relay('second');
+  await eventually(() => countOf('twice') === 2, 'it arrives a second time');
+  await eventually(async () => (await rows()) === 0, 'the outbox is empty');
+  await second.stop();
+  failpoints.clear();
+});
+
+test('two relays share the work without waiting for each other', async () => {
+  const texts = Array.from({ length: 60 }, (_, index) => `shared-${index}`);
+  for (const text of texts) await store(text);
+  const pair = [relay('left'), relay('right')];
+  await eventually(() => texts.every((text) => countOf(text) >= 1), 'all arrive');
+  await eventually(async () => (await rows()) === 0, 'the outbox is empty');
+  for (const running of pair) await running.stop();
+  assert.deepEqual(
+    texts.filter((text) => countOf(text) !== 1),
+    [],
+  );
+});
+
+test('poison goes to the dead letters and the messages behind it are handled', async () => {
+  const running = relay();
+  await store('before', 'unreadable', 'harmful', 'behind');
+  await eventually(() => countOf('before') >= 1 && countOf('behind') === 1, 'the others arrive');
+  await eventually(() => letters.length === 2, 'both are buried');
+  assert.deepEqual([...letters].sort(), ['harmful', 'unreadable']);
+  await running.stop();
+});
