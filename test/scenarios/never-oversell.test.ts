@@ -1,0 +1,157 @@
+import assert from 'node:assert/strict';
+import { cpSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { eventually } from '../support/eventually.ts';
+import { findBreaches, readOrders } from '../support/invariants.ts';
+import { type System, startSystem } from '../support/system.ts';
+import { attempt, type Click, runSeed, startWorkload } from '../support/workload.ts';
+
+let system: System;
+
+before(async () => {
+  system = await startSystem({
+    name: 'oversell',
+    orders: 2,
+    stocks: 2,
+    env: { SLUICE_SETTLE_AGE_MS: '2000' },
+  });
+});
+
+after(async () => await system?.close());
+
+function click(userId: number, requestId: string, skuId: bigint, quantity = 1): Click {
+  return { userId: BigInt(userId), requestId, lines: [{ skuId, quantity }], outcomes: [] };
+}
+
+async function untilClean(history: readonly Click[] = []): Promise<void> {
+  let breaches: string[] = [];
+  const clean = async (): Promise<boolean> => {
+    breaches = await findBreaches(system, history);
+    return breaches.length === 0;
+  };
+  await eventually(clean, 'no promise is broken', { withinMs: 60_000, everyMs: 500 }).catch(
+    (error) => assert.deepEqual(breaches, [], String(error)),
+  );
+}
+
+async function heldUnits(skuId: bigint): Promise<{ rows: number; units: number }> {
+  const [rows] = await system.stockPool.query(
+    'SELECT COUNT(*) AS holds, COALESCE(SUM(units), 0) AS units FROM stock_holds WHERE sku_id = ? AND state = 1',
+    [skuId],
+  );
+  const [row] = rows as { holds: string; units: string }[];
+  return { rows: Number(row?.holds), units: Number(row?.units) };
+}
+
+test('2,000 buyers want 50 units: exactly 50 orders, 50 holds and nothing left, counted in MySQL', async () => {
+  const skuId = 50n;
+  await system.createSku({ skuId, supplied: 50n });
+  const clicks = Array.from({ length: 2_000 }, (_, user) => click(user + 1, `buy-${user}`, skuId));
+  await Promise.all(clicks.map((each, index) => attempt(system.order(index % 2), each, 15_000)));
+  const kinds = clicks.map(({ outcomes }) => outcomes[0]);
+  const orders = await readOrders(system.orderPools);
+  assert.equal(orders.size, 50);
+  assert.equal(kinds.filter((outcome) => outcome?.kind === 'ok').length, 50);
+  const others = kinds.filter((outcome) => outcome?.kind !== 'ok');
+  assert(others.every((outcome) => outcome?.kind === 'refused' && outcome.reason === 'SOLD_OUT'));
+  assert.deepEqual(await heldUnits(skuId), { rows: 50, units: 50 });
+  const { ledger, gate } = await system.admin.getStockLayers({ skuId });
+  assert.equal(ledger?.available, 0n);
+  assert.equal(gate?.available, 0n);
+  await untilClean(clicks);
+});
+
+test('the limit per user holds when one user clicks fifty times at once', async () => {
+  const skuId = 51n;
+  await system.createSku({ skuId, supplied: 1_000n, limitPerUser: 3 });
+  const clicks = Array.from({ length: 50 }, (_, index) => click(9_001, `limit-${index}`, skuId));
+  await Promise.all(clicks.map((each, index) => attempt(system.order(index % 2), each, 15_000)));
+  const outcomes = clicks.map(({ outcomes: [outcome] }) => outcome);
+  assert.equal(outcomes.filter((outcome) => outcome?.kind === 'ok').length, 3);
+  const refused = outcomes.filter((outcome) => outcome?.kind === 'refused');
+  assert(
+    refused.every((outcome) => outcome?.kind === 'refused' && outcome.reason === 'PURCHASE_LIMIT'),
+  );
+  assert.equal(refused.length, 47);
+  assert.deepEqual(await heldUnits(skuId), { rows: 3, units: 3 });
+  await untilClean(clicks);
+});
+
+test('an order of several SKUs whose last one is sold out leaves nothing held', async () => {
+  await system.createSku({ skuId: 52n, supplied: 10n });
+  await system.createSku({ skuId: 53n, supplied: 0n });
+  const greedy: Click = {
+    userId: 9_100n,
+    requestId: 'both',
+    lines: [
+      { skuId: 52n, quantity: 2 },
+      { skuId: 53n, quantity: 1 },
+    ],
+    outcomes: [],
+  };
+  const outcome = await attempt(system.order(), greedy);
+  assert.deepEqual(outcome, { kind: 'refused', reason: 'SOLD_OUT' });
+  assert.deepEqual(await heldUnits(52n), { rows: 0, units: 0 });
+  const all = click(9_101, 'all of it', 52n, 10);
+  assert.equal((await attempt(system.order(), all)).kind, 'ok', 'all ten can be bought by another');
+  await untilClean([greedy, all]);
+});
+
+/** Runs a sale with few units and breaks Redis in the middle of it. */
+async function saleThroughLossOf(skuIds: readonly bigint[], lose: () => Promise<void>) {
+  const seed = runSeed();
+  console.log(`seed ${seed} (SLUICE_TEST_SEED)`);
+  for (const skuId of skuIds) await system.createSku({ skuId, supplied: 400n });
+  const workload = startWorkload({
+    clients: () => [system.order(0), system.order(1)],
+    seed,
+    skuIds,
+    users: 5_000,
+    concurrency: 24,
+  });
+  const oks = (): number =>
+    workload.history.filter(({ outcomes }) => outcomes.some(({ kind }) => kind === 'ok')).length;
+  await eventually(() => oks() >= 100, 'the sale runs');
+  await lose();
+  // Ten seconds is the promise itself: the time by which the gate must be open again.
+  await eventually(
+    async () => {
+      const layers = await Promise.all(
+        skuIds.map((skuId) => system.admin.getStockLayers({ skuId })),
+      );
+      return layers.every(({ gate }) => gate?.loaded);
+    },
+    'every gate is open again',
+    { withinMs: 10_000 },
+  );
+  const before = oks();
+  await eventually(() => oks() >= before + 50, 'the sale goes on');
+  await workload.stop();
+  await untilClean(workload.history);
+}
+
+test('FLUSHALL in the middle of a sale sells nothing twice, and the sale reopens', async () => {
+  await saleThroughLossOf([54n, 55n], async () => {
+    await system.redis.flushall();
+  });
+});
+
+test('a restart of Redis in the middle of a sale sells nothing twice, and the sale reopens', async () => {
+  await saleThroughLossOf([56n, 57n], () => system.restartRedis());
+});
+
+test('Redis coming back with older data sells nothing twice, and the sale reopens', async () => {
+  const dir = join(dirname(system.redisServer.logFile), 'appendonlydir');
+  const older = `${dir}.older`;
+  await saleThroughLossOf([58n, 59n], async () => {
+    // The copy is what a replica would have that lost the last second before it took over.
+    cpSync(dir, older, { recursive: true });
+    await new Promise((resolve) => setTimeout(resolve, 1_000));
+    const { port } = system.redisServer;
+    await system.redisServer.kill();
+    cpSync(older, dir, { recursive: true, force: true });
+    assert.equal(system.redisServer.port, port);
+    await system.restartRedis();
+  });
+});

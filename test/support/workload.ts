@@ -1,0 +1,141 @@
+import { setTimeout as sleep } from 'node:timers/promises';
+import { Metadata } from 'nice-grpc';
+import type { OrderServiceClient } from '../../gen/sluice/order/v1/order_service.ts';
+import { fromClientError } from '../../services/runtime/refusal-status.ts';
+import { refusalTable } from '../../services/runtime/refusals.ts';
+
+/** What one attempt came to: done, refused for good, or not known. */
+export type Outcome =
+  | { readonly kind: 'ok'; readonly orderId: bigint; readonly replayed: boolean }
+  | { readonly kind: 'refused'; readonly reason: string }
+  | { readonly kind: 'unknown'; readonly reason: string };
+
+/** One click of one user, with everything that was answered to it. */
+export interface Click {
+  readonly userId: bigint;
+  readonly requestId: string;
+  readonly lines: readonly { skuId: bigint; quantity: number }[];
+  readonly outcomes: Outcome[];
+}
+
+/** A small generator whose runs can be repeated from the printed seed (mulberry32). */
+export function seededRandom(seed: number): () => number {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
+    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
+    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** The seed of this run: SLUICE_TEST_SEED, or a new one. Print it with every randomised test. */
+export function runSeed(): number {
+  return Number(process.env.SLUICE_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
+}
+
+/** Makes one attempt, and adds its outcome to the click. */
+export async function attempt(
+  client: OrderServiceClient,
+  click: Click,
+  deadlineMs = 3_000,
+): Promise<Outcome> {
+  const outcome = await attemptOnce(client, click, deadlineMs);
+  click.outcomes.push(outcome);
+  return outcome;
+}
+
+async function attemptOnce(
+  client: OrderServiceClient,
+  { userId, requestId, lines }: Click,
+  deadlineMs: number,
+): Promise<Outcome> {
+  const metadata = Metadata({
+    'grpc-timeout': `${deadlineMs}m`,
+    'x-deadline-left-ms': String(deadlineMs),
+  });
+  const signal = AbortSignal.timeout(deadlineMs + 500);
+  try {
+    const request = { userId, requestId, lines: [...lines] };
+    const { order, replayed } = await client.createOrder(request, { metadata, signal });
+    return { kind: 'ok', orderId: order?.orderId ?? 0n, replayed };
+  } catch (error) {
+    const { reason } = fromClientError(error);
+    const kind = refusalTable[reason].http < 500 ? 'refused' : 'unknown';
+    return { kind, reason };
+  }
+}
+
+export interface WorkloadOptions {
+  readonly clients: () => readonly OrderServiceClient[];
+  readonly seed: number;
+  readonly skuIds: readonly bigint[];
+  /** Users from 1 to this. */
+  readonly users: number;
+  /** Clicks under way at once. */
+  readonly concurrency: number;
+  /** Attempts of one click at most; unknown outcomes are tried again under the same request id. */
+  readonly attemptsMax?: number;
+  /** Clicks at most, however long the workload runs. */
+  readonly clicksMax?: number;
+}
+
+export interface Workload {
+  readonly history: readonly Click[];
+  stop(): Promise<void>;
+}
+
+/** Buyers who click, wait, and click again when they got no answer, until stopped. */
+export function startWorkload(options: WorkloadOptions): Workload {
+  const { clients, seed, concurrency, attemptsMax = 4, clicksMax = 20_000 } = options;
+  const history: Click[] = [];
+  let stopped = false;
+
+  async function buyer(index: number): Promise<void> {
+    const random = seededRandom(seed + index * 7_919);
+    while (!stopped && history.length < clicksMax) {
+      const click = nextClick(random, options, `${seed}-${index}-${history.length}`);
+      history.push(click);
+      for (let count = 0; count < attemptsMax; count += 1) {
+        const all = clients();
+        const client = all[Math.floor(random() * all.length)] as OrderServiceClient;
+        // Now and then an impatient buyer sends the same click twice at once.
+        const copies = random() < 0.1 ? 2 : 1;
+        const outcomes = await Promise.all(
+          Array.from({ length: copies }, () => attempt(client, click, 1_500)),
+        );
+        if (outcomes.every(({ kind }) => kind !== 'unknown')) break;
+        if (stopped) break;
+        await sleep(20 + random() * 80);
+      }
+    }
+  }
+
+  const buyers = Array.from({ length: concurrency }, (_, index) => buyer(index));
+  return {
+    history,
+    async stop() {
+      stopped = true;
+      await Promise.all(buyers);
+    },
+  };
+}
+
+function nextClick(
+  random: () => number,
+  { skuIds, users }: WorkloadOptions,
+  requestId: string,
+): Click {
+  const count = random() < 0.2 ? Math.min(2, skuIds.length) : 1;
+  const lines = new Map<bigint, number>();
+  while (lines.size < count) {
+    const skuId = skuIds[Math.floor(random() * skuIds.length)] as bigint;
+    lines.set(skuId, 1 + Math.floor(random() * 2));
+  }
+  return {
+    userId: BigInt(1 + Math.floor(random() * users)),
+    requestId,
+    lines: [...lines].map(([skuId, quantity]) => ({ skuId, quantity })),
+    outcomes: [],
+  };
+}
