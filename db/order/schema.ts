@@ -1,0 +1,106 @@
+import {
+  bigint,
+  binary,
+  char,
+  customType,
+  datetime,
+  index,
+  int,
+  mediumtext,
+  mysqlTable,
+  primaryKey,
+  tinyint,
+  uniqueIndex,
+  varbinary,
+} from 'drizzle-orm/mysql-core';
+
+// The schema of one order database as drizzle sees it; the checks compare it with the migrations.
+// The numbered tables are described by their first (`…_00`); `ordersTable('07')` and its like name the others.
+
+const mediumblob = customType<{ data: Buffer }>({ dataType: () => 'mediumblob' });
+const time = (name: string) => datetime(name, { fsp: 3 });
+const id = (name: string) => bigint(name, { mode: 'bigint' });
+
+/** One row per order, and one per fence. `suffix` is the table's number, two digits. */
+export const ordersTable = (suffix: string) =>
+  mysqlTable(
+    `orders_${suffix}`,
+    {
+      orderId: id('order_id').notNull().primaryKey(),
+      userId: id('user_id').notNull(),
+      requestId: varbinary('request_id', { length: 128 }),
+      fingerprint: binary('fingerprint', { length: 16 }),
+      status: tinyint('status').notNull(),
+      closeReason: tinyint('close_reason').notNull().default(0),
+      version: int('version').notNull().default(1),
+      totalMinor: id('total_minor').notNull().default(0n),
+      currency: char('currency', { length: 3 }).notNull().default(''),
+      paymentId: id('payment_id').notNull().default(0n),
+      createTime: time('create_time').notNull(),
+      expireTime: time('expire_time').notNull(),
+      updateTime: time('update_time').notNull(),
+    },
+    (table) => [
+      uniqueIndex('user_request').on(table.userId, table.requestId),
+      index('user_orders').on(table.userId, table.orderId),
+    ],
+  );
+
+/** What was ordered. */
+export const orderItemsTable = (suffix: string) =>
+  mysqlTable(
+    `order_items_${suffix}`,
+    {
+      orderId: id('order_id').notNull(),
+      skuId: id('sku_id').notNull(),
+      quantity: int('quantity').notNull(),
+      unitPriceMinor: id('unit_price_minor').notNull(),
+    },
+    (table) => [primaryKey({ columns: [table.orderId, table.skuId] })],
+  );
+
+/** Each transition after the creation. */
+export const orderHistoryTable = (suffix: string) =>
+  mysqlTable(
+    `order_history_${suffix}`,
+    {
+      orderId: id('order_id').notNull(),
+      version: int('version').notNull(),
+      fromStatus: tinyint('from_status').notNull(),
+      toStatus: tinyint('to_status').notNull(),
+      closeReason: tinyint('close_reason').notNull().default(0),
+      createTime: time('create_time').notNull(),
+    },
+    (table) => [primaryKey({ columns: [table.orderId, table.version] })],
+  );
+
+export const orders = ordersTable('00');
+export const orderItems = orderItemsTable('00');
+export const orderHistory = orderHistoryTable('00');
+
+/** Events of committed changes that Kafka may not have yet. */
+export const outbox = mysqlTable('outbox', {
+  id: id('id').notNull().autoincrement().primaryKey(),
+  payload: mediumblob('payload').notNull(),
+  createTime: time('create_time').notNull(),
+  owner: varbinary('owner', { length: 64 }),
+  ownedUntil: time('owned_until'),
+});
+
+/** Where each logical slot lives; one row. */
+export const slotMap = mysqlTable('slot_map', {
+  id: tinyint('id').notNull().primaryKey(),
+  version: int('version').notNull(),
+  databaseIndex: int('database_index').notNull(),
+  slotDatabases: int('slot_databases').notNull(),
+  slotTables: int('slot_tables').notNull(),
+  slots: mediumtext('slots').notNull(),
+});
+
+/** Leases of the worker numbers inside order ids. */
+export const workers = mysqlTable('workers', {
+  workerId: tinyint('worker_id', { unsigned: true }).notNull().primaryKey(),
+  owner: varbinary('owner', { length: 64 }),
+  leasedUntil: time('leased_until').notNull(),
+  highWaterMs: id('high_water_ms').notNull(),
+});

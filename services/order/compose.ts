@@ -1,0 +1,240 @@
+import { Deadline } from '../runtime/deadline.ts';
+import { ConfigError } from '../runtime/env.ts';
+import { createEventPublisher, type EventPublisher } from '../runtime/event-publisher.ts';
+import { failpoints } from '../runtime/failpoints.ts';
+import { startGrpcServer } from '../runtime/grpc-server.ts';
+import { orderEventsTopic } from '../runtime/kafka.ts';
+import { Lifecycle } from '../runtime/lifecycle.ts';
+import { createLog, type Log } from '../runtime/log.ts';
+import { startLoop } from '../runtime/loop.ts';
+import { createMetrics } from '../runtime/metrics.ts';
+import { startObservabilityServer } from '../runtime/observability-server.ts';
+import { startOutboxRelay } from '../runtime/outbox-relay.ts';
+import { createCancelOrder } from './cancel-order.ts';
+import type { OrderConfig } from './config.ts';
+import { createFenceOrder } from './fence-order.ts';
+import { hostClock, type IdClock, OrderIdGenerator } from './id-generator.ts';
+import { joinCopies } from './in-flight-requests.ts';
+import { createInsertOrders } from './insert-orders.ts';
+import { type OrderDatabase, openOrderDatabase } from './order-database.ts';
+import { createOrderMetrics, type OrderMetrics } from './order-metrics.ts';
+import { createOrderReader } from './order-reader.ts';
+import { createOrderService } from './order-server.ts';
+import { OrderShards } from './order-shards.ts';
+import { startOutboxGuard } from './outbox-guard.ts';
+import { createPlaceOrder } from './place-order.ts';
+import { connectStock, type StockGateway } from './stock-gateway.ts';
+import { type LeasedWorker, startWorkerLease } from './worker-lease.ts';
+
+/** What tests replace; everything else is built from the configuration. */
+export interface OrderOverrides {
+  readonly stock?: StockGateway;
+  readonly publisher?: EventPublisher;
+  readonly clock?: IdClock;
+  readonly log?: Log;
+}
+
+/** A running order service. */
+export interface RunningOrder {
+  readonly port: number;
+  readonly metricsPort: number;
+  readonly shards: OrderShards;
+  readonly worker: LeasedWorker;
+  readonly lifecycle: Lifecycle;
+  readonly log: Log;
+}
+
+/** Batches of orders under way to stock, and in each database. */
+const stockInFlightMax = 2;
+const insertInFlightMax = 2;
+/** About what a database takes in two seconds; more could not be answered in time. */
+const queueDepthMax = 10_000;
+const mapRefreshMs = 1_000;
+const mapDeadlineMs = 2_000;
+
+/** Builds and starts the order service; what was started is stopped again if a part cannot start. */
+export async function compose(
+  config: OrderConfig,
+  overrides: OrderOverrides = {},
+): Promise<RunningOrder> {
+  const wrong = failpoints.configure(config.failpoints);
+  if (wrong.length > 0) throw new ConfigError([`SLUICE_FAILPOINTS: not understood: ${wrong}`]);
+  const log = overrides.log ?? createLog('order', config.logLevel);
+  const lifecycle = new Lifecycle(log);
+  try {
+    return await start(config, overrides, log, lifecycle);
+  } catch (error) {
+    await lifecycle.stop();
+    throw error;
+  }
+}
+
+async function start(
+  config: OrderConfig,
+  overrides: OrderOverrides,
+  log: Log,
+  lifecycle: Lifecycle,
+): Promise<RunningOrder> {
+  const registry = createMetrics('order');
+  const metrics = createOrderMetrics(registry);
+  const { hops } = metrics;
+  const databases = openDatabases(config, metrics, log, lifecycle);
+  const shards = new OrderShards(databases);
+  const worker = await startWorker(config, overrides, databases, log, lifecycle);
+  await followSlotMap(shards, log, lifecycle);
+  const wakeRelay = startRelays(config, overrides, databases, log, lifecycle);
+  const outbox = startOutboxGuard(
+    databases,
+    { rowsMax: config.outboxRowsMax, ageMaxMs: config.outboxAgeMaxMs },
+    metrics,
+    log,
+  );
+  lifecycle.add('outbox guard', () => outbox.stop());
+
+  const stock =
+    overrides.stock ??
+    connectStock({
+      addresses: config.stockAddresses,
+      log,
+      inFlightMax: stockInFlightMax,
+      queueDepthMax,
+      metrics: hops,
+      breakerState: metrics.breakerState,
+    });
+  lifecycle.add('stock gateway', () => stock.close());
+  const reader = createOrderReader({ shards, queueDepthMax, metrics: hops });
+  lifecycle.add('reader', () => reader.close());
+  const fences = createFenceOrder({ shards, reader, queueDepthMax, metrics: hops });
+  lifecycle.add('fences', () => fences.close());
+  const insertOrders = createInsertOrders({
+    shards,
+    expiryMs: config.expiryMs,
+    inFlightMax: insertInFlightMax,
+    queueDepthMax,
+    log,
+    metrics: hops,
+    onCommit: wakeRelay,
+  });
+  lifecycle.add('inserts', () => insertOrders.close());
+
+  const orderService = createOrderService({
+    shards,
+    reader,
+    placeOrder: joinCopies(
+      createPlaceOrder({
+        nextId: worker.nextId,
+        stock,
+        reader,
+        insertOrders,
+        fenceOrder: fences.fenceOrder,
+      }),
+    ),
+    cancelOrder: createCancelOrder({ shards, reader, onCommit: wakeRelay }),
+    outbox,
+    metrics,
+    log,
+  });
+  const server = await startGrpcServer({
+    host: config.listen,
+    port: config.port,
+    services: [orderService],
+    log,
+    inFlightMax: config.inFlightMax,
+  });
+  lifecycle.add('grpc server', () => server.stop());
+  const observability = await startObservabilityServer({
+    host: config.listen,
+    port: config.metricsPort,
+    registry: registry.registry,
+    ready: () => notReady(shards, worker.leased, stock),
+  });
+  lifecycle.add('observability server', () => observability.stop());
+  return {
+    port: server.port,
+    metricsPort: observability.port,
+    shards,
+    worker: worker.leased,
+    lifecycle,
+    log,
+  };
+}
+
+function openDatabases(
+  config: OrderConfig,
+  metrics: OrderMetrics,
+  log: Log,
+  lifecycle: Lifecycle,
+): OrderDatabase[] {
+  return Array.from({ length: config.shards.databases }, (_, index) => {
+    const database = openOrderDatabase({
+      index,
+      url: config.mysqlUrls[index % config.mysqlUrls.length] as string,
+      database: `${config.databasePrefix}_order_${index}`,
+      connectionsMax: config.connectionsMax,
+      log,
+      breakerState: metrics.breakerState,
+    });
+    lifecycle.add(`database ${index}`, () => database.stop());
+    return database;
+  });
+}
+
+async function startWorker(
+  config: OrderConfig,
+  overrides: OrderOverrides,
+  databases: readonly OrderDatabase[],
+  log: Log,
+  lifecycle: Lifecycle,
+): Promise<{ leased: LeasedWorker; nextId: (slot: number) => bigint }> {
+  const clock = overrides.clock ?? hostClock;
+  const { pool } = databases[0] as OrderDatabase;
+  const leased = await startWorkerLease({ pool, log, leaseMs: config.workerLeaseMs, clock });
+  const generator = new OrderIdGenerator(() => leased.current(), clock);
+  lifecycle.add('worker number', () => leased.stop(generator.usedMs));
+  return { leased, nextId: (slot) => generator.next(slot) };
+}
+
+/** Reads the slot map now and then; until it was read once, orders are refused. */
+async function followSlotMap(shards: OrderShards, log: Log, lifecycle: Lifecycle): Promise<void> {
+  const refresh = async (): Promise<void> => {
+    for (const { index } of shards.databases) {
+      await shards.refresh(index, Deadline.after(mapDeadlineMs));
+    }
+  };
+  await refresh().catch((error) => log.warn({ err: error }, 'no slot map yet'));
+  const loop = startLoop({ name: 'slot-map', intervalMs: mapRefreshMs, run: refresh, log });
+  lifecycle.add('slot map', () => loop.stop());
+}
+
+/** One relay for each database. @returns what wakes the relay of a database after a commit */
+function startRelays(
+  config: OrderConfig,
+  overrides: OrderOverrides,
+  databases: readonly OrderDatabase[],
+  log: Log,
+  lifecycle: Lifecycle,
+): (database: number) => void {
+  const publisher =
+    overrides.publisher ??
+    createEventPublisher({ clientId: 'sluice-order', brokers: config.kafkaBrokers, log });
+  lifecycle.add('event publisher', () => publisher.close());
+  const topic = orderEventsTopic(config.topicPrefix);
+  const relays = databases.map(({ index, pool }) => {
+    const relay = startOutboxRelay({ name: `order_${index}`, pool, topic, publisher, log });
+    lifecycle.add(`relay ${index}`, () => relay.stop());
+    return relay;
+  });
+  return (database) => relays[database]?.wake();
+}
+
+/** Kafka is not among them: orders go on without it until an outbox is full. */
+function notReady(shards: OrderShards, worker: LeasedWorker, stock: StockGateway): string[] {
+  const waitingFor: string[] = [];
+  if (shards.version === 0) waitingFor.push('the slot map');
+  for (const { index, breaker } of shards.databases) {
+    if (breaker.open) waitingFor.push(`order database ${index}`);
+  }
+  if (worker.current() === undefined) waitingFor.push('a worker number');
+  if (!stock.connected()) waitingFor.push('stock');
+  return waitingFor;
+}

@@ -1,0 +1,60 @@
+import { readEnv, type Variables } from '../runtime/env.ts';
+import { type LogLevel, logLevels } from '../runtime/log.ts';
+
+/** Settings of the order service. */
+export interface OrderConfig {
+  /** Host that the servers listen on. */
+  readonly listen: string;
+  /** 0 lets the system choose. */
+  readonly port: number;
+  readonly metricsPort: number;
+  /** Order database i is on server i modulo their number. */
+  readonly mysqlUrls: readonly string[];
+  readonly databasePrefix: string;
+  /** Order databases, and tables of each kind in one of them. */
+  readonly shards: { readonly databases: number; readonly tables: number };
+  /** Connections to each database at most. */
+  readonly connectionsMax: number;
+  readonly kafkaBrokers: readonly string[];
+  readonly topicPrefix: string;
+  readonly stockAddresses: readonly string[];
+  /** Time from an order's creation to its expiry, in milliseconds. */
+  readonly expiryMs: number;
+  /** Rows in one outbox, and age of the oldest, beyond which new orders are refused. */
+  readonly outboxRowsMax: number;
+  readonly outboxAgeMaxMs: number;
+  /** How long a worker number is leased without renewal, in milliseconds. */
+  readonly workerLeaseMs: number;
+  /** Calls handled at once at most. */
+  readonly inFlightMax: number;
+  /** Where a test breaks the process; empty means nowhere. */
+  readonly failpoints: string;
+  readonly logLevel: LogLevel;
+}
+
+/** Reads the settings; the only place where this service looks at its environment. @throws ConfigError */
+export function readConfig(variables: Variables): Readonly<OrderConfig> {
+  return readEnv(variables, (env) => ({
+    listen: env.string('SLUICE_LISTEN', '127.0.0.1'),
+    port: env.port('SLUICE_ORDER_PORT', 50_051),
+    metricsPort: env.port('SLUICE_ORDER_METRICS_PORT', 9_465),
+    mysqlUrls: env.urls('SLUICE_MYSQL_URLS', 'mysql', ['mysql://root@127.0.0.1:13306']),
+    databasePrefix: env.string('SLUICE_DATABASE_PREFIX', 'sluice'),
+    shards: env.shards('SLUICE_ORDER_SHARDS', '2x8'),
+    connectionsMax: env.integer('SLUICE_ORDER_MYSQL_CONNECTIONS', 16, { min: 8, max: 200 }),
+    kafkaBrokers: env.addresses('SLUICE_KAFKA_BROKERS', ['127.0.0.1:19092']),
+    topicPrefix: env.string('SLUICE_KAFKA_TOPIC_PREFIX', ''),
+    stockAddresses: env.addresses('SLUICE_STOCK_ADDRESS', ['127.0.0.1:50052']),
+    expiryMs: env.integer('SLUICE_ORDER_EXPIRY_SECONDS', 900, { min: 1, max: 604_800 }) * 1_000,
+    outboxRowsMax: env.integer('SLUICE_ORDER_OUTBOX_ROWS', 100_000, { min: 1, max: 100_000 }),
+    outboxAgeMaxMs:
+      env.integer('SLUICE_ORDER_OUTBOX_SECONDS', 600, { min: 1, max: 86_400 }) * 1_000,
+    workerLeaseMs: env.integer('SLUICE_ORDER_WORKER_LEASE_MS', 10_000, {
+      min: 200,
+      max: 60_000,
+    }),
+    inFlightMax: env.integer('SLUICE_ORDER_CALLS', 4_000, { min: 1, max: 100_000 }),
+    failpoints: env.string('SLUICE_FAILPOINTS', ''),
+    logLevel: env.choice('SLUICE_LOG_LEVEL', logLevels, 'info'),
+  }));
+}

@@ -1,0 +1,199 @@
+import type { Order } from '../../gen/sluice/order/v1/order.ts';
+import { Batcher, type BatcherMetrics } from '../runtime/batcher.ts';
+import type { Deadline } from '../runtime/deadline.ts';
+import { failpoints } from '../runtime/failpoints.ts';
+import type { Log } from '../runtime/log.ts';
+import { mysqlErrno, type PoolConnection } from '../runtime/mysql.ts';
+import { Refusal } from '../runtime/refusals.ts';
+import { insertOneByOne } from './insert-one-by-one.ts';
+import { type InsertOutcome, type NewOrder, orderOf } from './new-order.ts';
+import { type OrderDatabase, StaleSlotMap } from './order-database.ts';
+import { eventOf, insertOutboxRow } from './order-rows.ts';
+import { type OrderShards, tableSuffix } from './order-shards.ts';
+import { insertItemsSql, insertOrdersSql } from './order-statements.ts';
+import { byTable } from './read-orders.ts';
+import { findTaken } from './taken-keys.ts';
+
+export interface InsertOrdersOptions {
+  readonly shards: OrderShards;
+  /** Time from creation to expiry, in milliseconds. */
+  readonly expiryMs: number;
+  /** Batches under way at most, in each database. */
+  readonly inFlightMax: number;
+  readonly queueDepthMax: number;
+  readonly log: Log;
+  readonly metrics?: BatcherMetrics;
+  /** Called with a database's number after a commit that left an outbox row. */
+  readonly onCommit: (database: number) => void;
+}
+
+export interface InsertOrders {
+  /** @throws Refusal OUTCOME_UNKNOWN: whether the order was inserted settles by a retry or the sweep */
+  insert(entry: NewOrder, deadline: Deadline): Promise<InsertOutcome>;
+  close(): Promise<void>;
+}
+
+/** Orders in one transaction at most. */
+const entriesMax = 500;
+/** Two tries lose one deadlock; a lock that stays is left to the row-by-row way. */
+const attemptsMax = 2;
+
+const unknown = (cause: unknown): Refusal =>
+  cause instanceof Refusal && cause.reason === 'OUTCOME_UNKNOWN'
+    ? cause
+    : new Refusal('OUTCOME_UNKNOWN', 'The order could not be stored in time', { cause });
+
+/** Inserts orders in batches: one transaction for each database and batch. */
+export function createInsertOrders(options: InsertOrdersOptions): InsertOrders {
+  const { shards, inFlightMax, queueDepthMax, metrics } = options;
+  const batcher = new Batcher<NewOrder, InsertOutcome>({
+    name: 'order_to_mysql',
+    entriesMax,
+    inFlightMax,
+    queueDepthMax,
+    // Adopted orders may wait for a lock that another process holds; new ones never share that wait.
+    keyOf: ({ draft, adopted }) => shards.databaseOf(draft.slot) * 2 + (adopted ? 1 : 0),
+    run: (entries, { deadline }) => insertBatch(options, entries, deadline),
+    ...(metrics ? { metrics } : {}),
+  });
+  return {
+    async insert(entry, deadline) {
+      try {
+        return await batcher.add(entry, deadline);
+      } catch (error) {
+        // Stock holds its units by now, so even an order that was never sent is unknown, not refused.
+        throw unknown(error);
+      }
+    },
+    close: () => batcher.close(),
+  };
+}
+
+async function insertBatch(
+  options: InsertOrdersOptions,
+  entries: readonly NewOrder[],
+  deadline: Deadline,
+): Promise<(InsertOutcome | Error)[]> {
+  const { shards, log } = options;
+  const index = shards.databaseOf((entries[0] as NewOrder).draft.slot);
+  const outcomes = new Map<NewOrder, InsertOutcome | Error>();
+  const batch = distinctById(entries, outcomes).filter((entry) => {
+    const here = shards.databaseOf(entry.draft.slot) === index;
+    if (!here) outcomes.set(entry, { kind: 'moved' });
+    return here;
+  });
+  try {
+    await insertDistinct(options, shards.database(index), batch, outcomes, deadline);
+  } catch (error) {
+    if (error instanceof StaleSlotMap) await refreshMap(options, index, deadline);
+    else log.warn({ err: error, orders: batch.length }, 'a batch of orders was not stored');
+    const outcome = error instanceof StaleSlotMap ? { kind: 'moved' as const } : unknown(error);
+    for (const entry of batch) if (!outcomes.has(entry)) outcomes.set(entry, outcome);
+  }
+  return entries.map((entry) => outcomes.get(entry) ?? unknown(undefined));
+}
+
+async function insertDistinct(
+  options: InsertOrdersOptions,
+  database: OrderDatabase,
+  batch: readonly NewOrder[],
+  outcomes: Map<NewOrder, InsertOutcome | Error>,
+  deadline: Deadline,
+): Promise<void> {
+  if (batch.length === 0) return;
+  if (await insertTogether(options, database, batch, outcomes, deadline)) return;
+  const { shards } = options;
+  const taken = await findTaken(shards, database, batch, deadline);
+  for (const [entry, outcome] of taken) outcomes.set(entry, outcome);
+  const rest = batch.filter((entry) => !outcomes.has(entry));
+  if (rest.length === 0) return;
+  if (taken.size > 0 && (await insertTogether(options, database, rest, outcomes, deadline))) return;
+  // Something else is wrong with one of them; the others must not suffer.
+  await insertOneByOne(options, database, rest, outcomes, deadline);
+}
+
+/** One transaction for all of them. @returns false if the server refused a row; nothing was done */
+async function insertTogether(
+  options: InsertOrdersOptions,
+  database: OrderDatabase,
+  batch: readonly NewOrder[],
+  outcomes: Map<NewOrder, InsertOutcome | Error>,
+  deadline: Deadline,
+): Promise<boolean> {
+  const { shards, expiryMs, onCommit } = options;
+  const info = failpoints.on ? { orderIds: batch.map(({ orderId }) => orderId) } : {};
+  if (failpoints.on) await failpoints.hit('order.before_begin', info);
+  let orders: Order[];
+  try {
+    orders = await database.transaction(
+      { deadline, mapVersion: shards.version, attempts: attemptsMax },
+      async (connection, now) => {
+        if (failpoints.on) await failpoints.hit('order.after_begin', info);
+        const made = batch.map((entry) => orderOf(entry, now, expiryMs));
+        await insertRows(shards, connection, batch, made);
+        await insertOutboxRow(connection, made.map(eventOf));
+        if (failpoints.on) await failpoints.hit('order.after_insert', info);
+        if (failpoints.on) await failpoints.hit('order.before_commit', info);
+        return made;
+      },
+    );
+  } catch (error) {
+    // Any complaint of the server is about a row of this batch: a taken key, a lock, a value.
+    if (mysqlErrno(error) !== undefined) return false;
+    throw error;
+  }
+  if (failpoints.on) await failpoints.hit('order.after_commit', info);
+  onCommit(database.index);
+  for (const [index, entry] of batch.entries()) {
+    outcomes.set(entry, { kind: 'created', order: orders[index] as Order });
+  }
+  return true;
+}
+
+async function insertRows(
+  shards: OrderShards,
+  connection: PoolConnection,
+  batch: readonly NewOrder[],
+  orders: readonly Order[],
+): Promise<void> {
+  const rows = batch.map((entry, index) => ({
+    order: orders[index] as Order,
+    fingerprintHex: entry.draft.fingerprintHex,
+    slot: entry.draft.slot,
+  }));
+  const groups = [...byTable(shards, rows, ({ slot }) => slot)].sort(([a], [b]) => a - b);
+  for (const [table, group] of groups) {
+    await connection.query(insertOrdersSql(tableSuffix(table), group));
+    await connection.query(insertItemsSql(tableSuffix(table), group));
+  }
+}
+
+/**
+ * The entries ascending by id, each id once. Copies of one request never meet here, because a
+ * process lets one of them through at a time; the same id twice is a collision of ids.
+ */
+function distinctById(
+  entries: readonly NewOrder[],
+  outcomes: Map<NewOrder, InsertOutcome | Error>,
+): NewOrder[] {
+  const sorted = [...entries].sort((a, b) =>
+    a.orderId < b.orderId ? -1 : a.orderId > b.orderId ? 1 : 0,
+  );
+  return sorted.filter((entry, index) => {
+    const first = index === 0 || sorted[index - 1]?.orderId !== entry.orderId;
+    if (!first) outcomes.set(entry, { kind: 'idTaken' });
+    return first;
+  });
+}
+
+async function refreshMap(
+  { shards, log }: InsertOrdersOptions,
+  index: number,
+  deadline: Deadline,
+): Promise<void> {
+  try {
+    await shards.refresh(index, deadline);
+  } catch (error) {
+    log.warn({ err: error, database: index }, 'the slot map could not be read again');
+  }
+}

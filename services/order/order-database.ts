@@ -1,0 +1,129 @@
+import type { RowDataPacket } from 'mysql2/promise';
+import { type Breaker, createBreaker } from '../runtime/breaker.ts';
+import { Deadline } from '../runtime/deadline.ts';
+import type { Log } from '../runtime/log.ts';
+import {
+  createPool,
+  duplicateKeyErrno,
+  lockWaitTimeoutErrno,
+  mysqlErrno,
+  type Pool,
+  type PoolConnection,
+  query,
+  transaction,
+} from '../runtime/mysql.ts';
+import { Refusal } from '../runtime/refusals.ts';
+
+const probeDeadlineMs = 400;
+const deadlockErrno = 1213;
+/** Answers of a healthy server that lost a race; they never open the breaker. */
+const ordinaryErrnos = new Set([duplicateKeyErrno, lockWaitTimeoutErrno, deadlockErrno]);
+
+/** The map that a transaction was routed by is not the database's: read it again and route again. */
+export class StaleSlotMap extends Error {
+  constructor(index: number) {
+    super(`The slot map of order database ${index} has another version`);
+    this.name = 'StaleSlotMap';
+  }
+}
+
+export interface OrderTransactionOptions {
+  readonly deadline: Deadline;
+  /** The version of the slot map that led here. */
+  readonly mapVersion: number;
+  /** How often it may run when it loses a deadlock or a lock wait. */
+  readonly attempts?: number;
+}
+
+/** One order database: its pool behind its breaker. */
+export interface OrderDatabase {
+  readonly index: number;
+  readonly pool: Pool;
+  readonly breaker: Breaker;
+  /** One statement by itself. @throws Refusal DEPENDENCY_DOWN, or the server's error */
+  query<Rows extends RowDataPacket[]>(sql: string, deadline: Deadline): Promise<Rows>;
+  /**
+   * One transaction that begins with the shared lock on the map's row; `work` is given MySQL's time.
+   *
+   * @throws StaleSlotMap before any change if the map's version is another one; Refusal
+   *   OUTCOME_UNKNOWN if COMMIT was not answered; Refusal DEPENDENCY_DOWN if nothing was done; else
+   *   what `work` threw (rolled back)
+   */
+  transaction<Result>(
+    options: OrderTransactionOptions,
+    work: (connection: PoolConnection, now: Date) => Promise<Result>,
+  ): Promise<Result>;
+  stop(): Promise<void>;
+}
+
+export interface OrderDatabaseOptions {
+  readonly index: number;
+  readonly url: string;
+  readonly database: string;
+  readonly connectionsMax: number;
+  readonly log: Log;
+  readonly breakerState?: import('prom-client').Gauge<'name'>;
+}
+
+export function openOrderDatabase(options: OrderDatabaseOptions): OrderDatabase {
+  const { index, url, database, connectionsMax, log, breakerState } = options;
+  const pool = createPool(url, { database, connectionsMax });
+  const breaker = createBreaker({
+    name: `order.mysql.${index}`,
+    log,
+    ...(breakerState ? { state: breakerState } : {}),
+    isConnectionLoss: (error) => error instanceof Refusal && error.reason === 'DEPENDENCY_DOWN',
+    probe: async () => {
+      await query(pool, 'SELECT 1', [], { deadline: Deadline.after(probeDeadlineMs) });
+      return true;
+    },
+  });
+
+  return {
+    index,
+    pool,
+    breaker,
+    query: (sql, deadline) => guarded(breaker, () => query(pool, sql, [], { deadline })),
+    transaction: (transactionOptions, work) =>
+      guarded(breaker, () =>
+        transaction(pool, transactionOptions, async (connection) => {
+          const now = await lockSlotMap(connection, index, transactionOptions.mapVersion);
+          return await work(connection, now);
+        }),
+      ),
+    async stop() {
+      breaker.stop();
+      await pool.end();
+    },
+  };
+}
+
+/** Keeps a move of slots away until this transaction ends, and tells MySQL's time. */
+async function lockSlotMap(
+  connection: PoolConnection,
+  index: number,
+  mapVersion: number,
+): Promise<Date> {
+  const [rows] = await connection.query<RowDataPacket[]>(
+    'SELECT version, UTC_TIMESTAMP(3) AS now FROM slot_map WHERE id = 1 LOCK IN SHARE MODE',
+  );
+  if (rows[0]?.version !== mapVersion) throw new StaleSlotMap(index);
+  return rows[0].now as Date;
+}
+
+/** Only losses of the server count as failures; a lost race or an error of ours passes through. */
+async function guarded<Result>(breaker: Breaker, call: () => Promise<Result>): Promise<Result> {
+  const outcome = await breaker.fire(async () => {
+    try {
+      return { result: await call() };
+    } catch (error) {
+      const errno = mysqlErrno(error);
+      const counts =
+        error instanceof Refusal || (errno !== undefined && !ordinaryErrnos.has(errno));
+      if (counts) throw error;
+      return { error };
+    }
+  });
+  if ('error' in outcome) throw outcome.error;
+  return outcome.result;
+}

@@ -1,0 +1,92 @@
+import type { RowDataPacket } from 'mysql2/promise';
+import { OrderEvent } from '../../gen/sluice/event/v1/order_event.ts';
+import { OutboxBatch, type OutboxMessage } from '../../gen/sluice/event/v1/outbox.ts';
+import type {
+  CloseReason,
+  Order,
+  OrderItem,
+  OrderStatus,
+} from '../../gen/sluice/order/v1/order.ts';
+import type { PoolConnection } from '../runtime/mysql.ts';
+
+// How orders stand in rows and statements. The batch paths write their statements as text: one
+// multi-row statement is several times cheaper than a prepared one per row, and a prepared one per
+// batch size would fill the statement caches. Numbers and hexadecimal literals need no escaping.
+
+/** An order as read, with what only the order service needs to know. */
+export interface StoredOrder {
+  readonly order: Order;
+  /** Hexadecimal; empty in a fence. */
+  readonly fingerprintHex: string;
+}
+
+export const orderColumns =
+  'order_id, user_id, request_id, fingerprint, status, close_reason, version, total_minor, currency, ' +
+  'payment_id, create_time, expire_time, update_time';
+
+/** A DATETIME(3) literal of a moment, in UTC as all columns are. */
+export function timeLiteral(time: Date): string {
+  return `'${time.toISOString().replace('T', ' ').slice(0, -1)}'`;
+}
+
+/** A binary literal of printable ASCII text; hexadecimal, so that nothing in it needs escaping. */
+export function asciiLiteral(text: string): string {
+  return `X'${Buffer.from(text, 'latin1').toString('hex')}'`;
+}
+
+/** Puts an order together from its row and the rows of its items (ascending by SKU). */
+export function toStoredOrder(row: RowDataPacket, itemRows: readonly RowDataPacket[]): StoredOrder {
+  const currencyCode = row.currency as string;
+  return {
+    order: {
+      orderId: BigInt(row.order_id),
+      userId: BigInt(row.user_id),
+      status: row.status as OrderStatus,
+      items: itemRows.map(
+        (item): OrderItem => ({
+          skuId: BigInt(item.sku_id),
+          quantity: item.quantity as number,
+          unitPrice: { currencyCode, minorUnits: BigInt(item.unit_price_minor) },
+        }),
+      ),
+      total: { currencyCode, minorUnits: BigInt(row.total_minor) },
+      createTime: row.create_time as Date,
+      expireTime: row.expire_time as Date,
+      closeReason: row.close_reason as CloseReason,
+      requestId: row.request_id === null ? '' : (row.request_id as Buffer).toString('latin1'),
+      version: row.version as number,
+      updateTime: row.update_time as Date,
+      paymentId: BigInt(row.payment_id),
+    },
+    fingerprintHex: row.fingerprint === null ? '' : (row.fingerprint as Buffer).toString('hex'),
+  };
+}
+
+/** The event that tells of the state an order has just reached. */
+export function eventOf(order: Order): OutboxMessage {
+  const event = OrderEvent.encode({
+    orderId: order.orderId,
+    version: order.version,
+    userId: order.userId,
+    status: order.status,
+    closeReason: order.closeReason,
+    items: order.items,
+    total: order.total,
+    eventTime: order.updateTime,
+    paymentId: order.paymentId,
+    restock: false,
+  }).finish();
+  return { key: order.orderId, value: Buffer.from(event.buffer, event.byteOffset, event.length) };
+}
+
+/** Writes the events of this transaction as one outbox row. Binary, so as a prepared statement. */
+export async function insertOutboxRow(
+  connection: PoolConnection,
+  messages: OutboxMessage[],
+): Promise<void> {
+  const payload = Buffer.from(OutboxBatch.encode({ messages }).finish());
+  await connection.execute(
+    'INSERT INTO outbox (payload, create_time) VALUES (?, UTC_TIMESTAMP(3))',
+    [payload],
+  );
+}

@@ -1,0 +1,181 @@
+import { ServerError, Status } from 'nice-grpc';
+import {
+  type CreateOrderRequest,
+  type CreateOrderResult,
+  OrderServiceDefinition,
+  type OrderServiceImplementation,
+} from '../../gen/sluice/order/v1/order_service.ts';
+import type { Deadline } from '../runtime/deadline.ts';
+import { failpoints } from '../runtime/failpoints.ts';
+import type { DeadlineContext } from '../runtime/grpc-deadline.ts';
+import { type ServerService, service } from '../runtime/grpc-server.ts';
+import type { Log } from '../runtime/log.ts';
+import { toRefusalMessage } from '../runtime/refusal-status.ts';
+import { invalidRequest, Refusal } from '../runtime/refusals.ts';
+import type { CancelOrder } from './cancel-order.ts';
+import { findOrder, readOrderHistory } from './find-order.ts';
+import { decodePageToken, listOrders, pageSizeDefault, pageSizeMax } from './list-orders.ts';
+import { draftOrder } from './order-draft.ts';
+import { type OrderMetrics, statusOfRefusal } from './order-metrics.ts';
+import type { OrderReader } from './order-reader.ts';
+import type { OrderShards } from './order-shards.ts';
+import type { OutboxGuard } from './outbox-guard.ts';
+import type { PlacedOrder, PlaceOrder } from './place-order.ts';
+import { resolveOrders } from './resolve-orders.ts';
+
+/** Orders in one BatchCreateOrders at most. */
+export const batchMax = 500;
+/** Ids in one ResolveOrders at most. */
+export const resolveMax = 5_000;
+
+export interface OrderServerOptions {
+  readonly shards: OrderShards;
+  readonly reader: OrderReader;
+  readonly placeOrder: PlaceOrder;
+  readonly cancelOrder: CancelOrder;
+  readonly outbox: Pick<OutboxGuard, 'check'>;
+  readonly metrics: Pick<OrderMetrics, 'created'>;
+  readonly log: Log;
+}
+
+/** Turns calls into use cases: checks what came in, and answers what came of it. */
+export function createOrderService(options: OrderServerOptions): ServerService {
+  const { shards, reader, cancelOrder } = options;
+  const implementation: OrderServiceImplementation<DeadlineContext> = {
+    async createOrder(request, { deadline }) {
+      const placed = await createOne(options, request, deadline);
+      await beforeReply([placed]);
+      if (placed instanceof Refusal) throw placed;
+      return placed;
+    },
+
+    async batchCreateOrders({ requests }, { deadline }) {
+      requireCount('requests', requests.length, batchMax);
+      const placed = await Promise.all(
+        requests.map((request) => createOne(options, request, deadline)),
+      );
+      await beforeReply(placed);
+      return { results: placed.map(toResult) };
+    },
+
+    async getOrder({ orderId, userId }, { deadline }) {
+      requireName(orderId, userId);
+      const { order } = await findOrder(reader, { orderId, userId }, deadline);
+      return { order };
+    },
+
+    async listOrders({ userId, pageSize, pageToken }, { deadline }) {
+      const before = requirePage(userId, pageSize, pageToken);
+      return await listOrders(shards, userId, pageSize || pageSizeDefault, before, deadline);
+    },
+
+    async getOrderHistory({ orderId, userId }, { deadline }) {
+      requireName(orderId, userId);
+      return {
+        transitions: await readOrderHistory(shards, reader, { orderId, userId }, deadline),
+      };
+    },
+
+    async cancelOrder({ orderId, userId }, { deadline }) {
+      requireName(orderId, userId);
+      return { order: await cancelOrder({ orderId, userId }, deadline) };
+    },
+
+    async resolveOrders({ orderIds }, { deadline }) {
+      requireCount('order_ids', orderIds.length, resolveMax);
+      const wrong = orderIds.findIndex((orderId) => orderId <= 0n);
+      if (wrong >= 0) throw invalidId(`order_ids[${wrong}]`);
+      return { resolutions: await resolveOrders(shards, orderIds, deadline) };
+    },
+
+    // biome-ignore lint/correctness/useYield: a stream that ends with its status before any message
+    async *watchOrder() {
+      throw notYet('WatchOrder');
+    },
+    async recordPayment() {
+      throw notYet('RecordPayment');
+    },
+    async recordRefund() {
+      throw notYet('RecordRefund');
+    },
+  };
+  return service(OrderServiceDefinition, implementation);
+}
+
+/** One order; a refusal is an answer here, because a batch carries it as one. */
+async function createOne(
+  { shards, placeOrder, outbox, metrics, log }: OrderServerOptions,
+  request: CreateOrderRequest,
+  deadline: Deadline,
+): Promise<PlacedOrder | Refusal> {
+  const startedMs = performance.now();
+  let outcome: PlacedOrder | Refusal;
+  try {
+    const draft = draftOrder(request);
+    if (Array.isArray(draft)) throw invalidRequest(draft);
+    outbox.check(shards.databaseOf(draft.slot));
+    outcome = await placeOrder(draft, deadline);
+  } catch (error) {
+    outcome = refusalOf(error, log);
+  }
+  const status = outcome instanceof Refusal ? statusOfRefusal(outcome.reason) : 'success';
+  metrics.created(status, (performance.now() - startedMs) / 1_000);
+  return outcome;
+}
+
+/** An error of ours may have struck after the reservation, so its outcome is unknown. */
+function refusalOf(error: unknown, log: Log): Refusal {
+  if (error instanceof Refusal) return error;
+  log.error({ err: error }, 'placing an order failed unexpectedly');
+  return new Refusal('OUTCOME_UNKNOWN', undefined, { cause: error });
+}
+
+async function beforeReply(placed: readonly (PlacedOrder | Refusal)[]): Promise<void> {
+  if (!failpoints.on) return;
+  const orderIds = placed.flatMap((one) => (one instanceof Refusal ? [] : [one.order.orderId]));
+  await failpoints.hit('order.before_reply', { orderIds });
+}
+
+function toResult(placed: PlacedOrder | Refusal): CreateOrderResult {
+  return {
+    outcome:
+      placed instanceof Refusal
+        ? { $case: 'refusal', value: toRefusalMessage(placed) }
+        : { $case: 'created', value: placed },
+  };
+}
+
+function requireCount(field: string, count: number, max: number): void {
+  if (count >= 1 && count <= max) return;
+  throw invalidRequest([{ field, description: `Send 1 to ${max}, not ${count}.` }]);
+}
+
+function requireName(orderId: bigint, userId: bigint): void {
+  if (orderId <= 0n) throw invalidId('order_id');
+  if (userId < 0n) throw invalidId('user_id');
+}
+
+function invalidId(field: string): Refusal {
+  return invalidRequest([{ field, description: 'Send a positive id.' }]);
+}
+
+/** @returns the order that the page comes after, or undefined for the first page */
+function requirePage(userId: bigint, pageSize: number, pageToken: string): bigint | undefined {
+  if (userId <= 0n) throw invalidId('user_id');
+  if (pageSize < 0 || pageSize > pageSizeMax) {
+    const description = `Send 1 to ${pageSizeMax}, or 0 for ${pageSizeDefault}; not ${pageSize}.`;
+    throw invalidRequest([{ field: 'page_size', description }]);
+  }
+  if (pageToken === '') return undefined;
+  const before = decodePageToken(userId, pageToken);
+  if (before !== undefined) return before;
+  const description = 'Send the next_page_token of a page of this user, unchanged.';
+  throw invalidRequest([{ field: 'page_token', description }]);
+}
+
+function notYet(method: string): ServerError {
+  return new ServerError(
+    Status.UNIMPLEMENTED,
+    `${method} is not offered yet: it comes with the payment service`,
+  );
+}

@@ -1,0 +1,86 @@
+import type { RowDataPacket } from 'mysql2/promise';
+import type { OrderStatus } from '../../gen/sluice/order/v1/order.ts';
+import { OrderResolution } from '../../gen/sluice/order/v1/order_service.ts';
+import type { Deadline } from '../runtime/deadline.ts';
+import { fenceOrders } from './fence-orders.ts';
+import { resolutionOf } from './order.ts';
+import { StaleSlotMap } from './order-database.ts';
+import { slotOfOrder } from './order-id.ts';
+import { type OrderShards, tableSuffix } from './order-shards.ts';
+import { byTable } from './read-orders.ts';
+
+const { ORDER_RESOLUTION_DEAD: dead, ORDER_RESOLUTION_UNDECIDED: undecided } = OrderResolution;
+
+/** Statuses by order id in decimal, as the driver reads BIGINT. */
+type Statuses = Map<string, OrderStatus>;
+
+/**
+ * Decides which orders exist. A row that is read proves existence; an id without a row is fenced,
+ * and only the fence proves absence. What a lock or a move of slots leaves open is undecided.
+ *
+ * @throws Refusal DEPENDENCY_DOWN if a database could not be read
+ */
+export async function resolveOrders(
+  shards: OrderShards,
+  orderIds: readonly bigint[],
+  deadline: Deadline,
+): Promise<OrderResolution[]> {
+  const keys = orderIds.map(String);
+  const statuses: Statuses = new Map();
+  const undecidedKeys = new Set<string>();
+  await Promise.all(
+    shards.databases.map(async ({ index }) => {
+      const mine = orderIds.filter((id) => shards.databaseOf(slotOfOrder(id)) === index);
+      await readStatuses(shards, index, mine, statuses, deadline);
+      const absent = mine.filter((id) => !statuses.has(String(id)));
+      if (absent.length > 0)
+        await fenceAbsent(shards, index, absent, statuses, undecidedKeys, deadline);
+    }),
+  );
+  return keys.map((key) => {
+    const status = statuses.get(key);
+    if (status !== undefined) return resolutionOf(status);
+    return undecidedKeys.has(key) ? undecided : dead;
+  });
+}
+
+/** One table after the other: a sweep must not take all connections of a database. */
+async function readStatuses(
+  shards: OrderShards,
+  databaseIndex: number,
+  orderIds: readonly bigint[],
+  statuses: Statuses,
+  deadline: Deadline,
+): Promise<void> {
+  for (const [table, group] of byTable(shards, orderIds, slotOfOrder)) {
+    const rows = await shards
+      .database(databaseIndex)
+      .query<RowDataPacket[]>(
+        `SELECT order_id, status FROM orders_${tableSuffix(table)} WHERE order_id IN (${group})`,
+        deadline,
+      );
+    for (const row of rows) statuses.set(row.order_id, row.status);
+  }
+}
+
+async function fenceAbsent(
+  shards: OrderShards,
+  databaseIndex: number,
+  absent: readonly bigint[],
+  statuses: Statuses,
+  undecidedKeys: Set<string>,
+  deadline: Deadline,
+): Promise<void> {
+  for (const orderId of absent) undecidedKeys.add(String(orderId));
+  try {
+    const fences = await fenceOrders(shards, databaseIndex, absent, deadline);
+    const there = absent.filter((id) => fences.get(id) === 'exists');
+    if (there.length > 0) await readStatuses(shards, databaseIndex, there, statuses, deadline);
+    for (const [orderId, outcome] of fences) {
+      if (outcome === 'fenced') undecidedKeys.delete(String(orderId));
+    }
+  } catch (error) {
+    // Whatever was fenced before the failure is read as fenced when it is asked for again.
+    if (error instanceof StaleSlotMap) await shards.refresh(databaseIndex, deadline);
+  }
+}
