@@ -1,11 +1,19 @@
+import type { StockAdminServiceClient } from '../../gen/sluice/stock/v1/stock_admin_service.ts';
 import type { Pool } from '../../services/runtime/mysql.ts';
-import { orderShards, type System } from './system.ts';
+import { orderShards } from './system.ts';
 import type { Click } from './workload.ts';
 
 const held = 1;
 const sold = 2;
 const aborted = 8;
 const cancelled = 5;
+
+/** What the check looks at. */
+export interface Inspected {
+  readonly stockPool: Pool;
+  readonly orderPools: readonly Pool[];
+  readonly admin: StockAdminServiceClient;
+}
 
 interface OrderRow {
   readonly orderId: string;
@@ -27,7 +35,7 @@ interface HoldRow {
  * sweeps to come round.
  */
 export async function findBreaches(
-  system: System,
+  system: Inspected,
   history: readonly Click[] = [],
 ): Promise<string[]> {
   const orders = await readOrders(system.orderPools);
@@ -174,7 +182,7 @@ function historyBreaches(
 }
 
 /** I5: at rest the gate admits what the ledger has, and waits for nothing. */
-async function gateBreaches({ stockPool, admin }: System): Promise<string[]> {
+async function gateBreaches({ stockPool, admin }: Inspected): Promise<string[]> {
   const breaches: string[] = [];
   const [rows] = await stockPool.query('SELECT sku_id, available FROM skus');
   for (const row of rows as Record<string, string>[]) {
