@@ -1,6 +1,7 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { createConnection } from 'mysql2/promise';
 import { type Migration, readMigrations, statementsOf } from './migration-files.ts';
+import { seedSlotMap } from './order/slot-map.ts';
 
 /**
  * Brings every database to the newest schema.
@@ -20,6 +21,8 @@ export type MigrateOptions = {
   log?: (line: string) => void;
   /** Where stock/migrations and order/migrations are; default: this folder. */
   migrationsDir?: string;
+  /** Gives a migrated order database its first slot map; tests of other schemas replace it. */
+  seedSlotMap?: typeof seedSlotMap;
 };
 
 type TargetDatabase = {
@@ -71,7 +74,7 @@ function databasesOf({ mysqlUrls, databasePrefix, orderShards }: MigrateOptions)
 async function migrateDatabase(
   database: TargetDatabase,
   migrations: readonly Migration[],
-  { orderShards, log = () => {} }: MigrateOptions,
+  options: MigrateOptions,
 ): Promise<void> {
   const connection = await createConnection({ uri: database.url, timezone: 'Z' });
   try {
@@ -84,9 +87,12 @@ async function migrateDatabase(
     const applied = await readApplied(connection);
     for (const migration of pendingOf(migrations, applied, database)) {
       await apply(connection, migration, database.tables);
-      log(`${database.name}: ${migration.fileName}`);
+      options.log?.(`${database.name}: ${migration.fileName}`);
     }
-    if (database.kind === 'order') await seed(connection, orderShards, database.index);
+    if (database.kind === 'order') {
+      const seed = options.seedSlotMap ?? seedSlotMap;
+      await seed(connection, options.orderShards, database.index);
+    }
   } finally {
     // Ends the session and with it the lock.
     await connection.end();
@@ -164,14 +170,4 @@ async function apply(connection: Connection, migration: Migration, tables: numbe
      ON DUPLICATE KEY UPDATE table_count = VALUES(table_count)`,
     [migration.version, migration.fileName, migration.checksum, tables],
   );
-}
-
-/** The first slot map of an order database; does nothing where there is one. */
-async function seed(
-  connection: Connection,
-  orderShards: MigrateOptions['orderShards'],
-  databaseIndex: number,
-): Promise<void> {
-  const { seedSlotMap } = await import('./order/slot-map.ts');
-  await seedSlotMap(connection, orderShards, databaseIndex);
 }

@@ -1,5 +1,7 @@
 /** Lines for a person: one per step, and a sign of life every few seconds while a long one runs. */
 export type Terminal = {
+  /** Text as it is. */
+  write(text: string): void;
   /** A line of its own. */
   say(line: string): void;
   /** Runs a step; prints its name, what it answers (short text) and the time it took. */
@@ -16,6 +18,7 @@ const nameWidth = 14;
 export function createTerminal(write: (text: string) => void = writeStdout): Terminal {
   const say = (line: string): void => write(`${line}\n`);
   return {
+    write,
     say,
     async step(name, work, summary) {
       const start = performance.now();

@@ -1,0 +1,139 @@
+-- The schema that the migrations lead to, for reading and for the checks. Written by "npm run gen": do not edit.
+-- Order databases have the tables with a number once per table of the shard; here is the first.
+
+-- order.orders_00
+CREATE TABLE `orders_00` (
+  `order_id` bigint(20) NOT NULL,
+  `user_id` bigint(20) NOT NULL,
+  `request_id` varbinary(128) DEFAULT NULL,
+  `fingerprint` binary(16) DEFAULT NULL,
+  `status` tinyint(4) NOT NULL,
+  `close_reason` tinyint(4) NOT NULL DEFAULT 0,
+  `version` int(11) NOT NULL DEFAULT 1,
+  `total_minor` bigint(20) NOT NULL DEFAULT 0,
+  `currency` char(3) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT '',
+  `payment_id` bigint(20) NOT NULL DEFAULT 0,
+  `create_time` datetime(3) NOT NULL,
+  `expire_time` datetime(3) NOT NULL,
+  `update_time` datetime(3) NOT NULL,
+  PRIMARY KEY (`order_id`),
+  UNIQUE KEY `user_request` (`user_id`,`request_id`),
+  KEY `user_orders` (`user_id`,`order_id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+-- order.order_history_00
+CREATE TABLE `order_history_00` (
+  `order_id` bigint(20) NOT NULL,
+  `version` int(11) NOT NULL,
+  `from_status` tinyint(4) NOT NULL,
+  `to_status` tinyint(4) NOT NULL,
+  `close_reason` tinyint(4) NOT NULL DEFAULT 0,
+  `create_time` datetime(3) NOT NULL,
+  PRIMARY KEY (`order_id`,`version`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+-- order.order_items_00
+CREATE TABLE `order_items_00` (
+  `order_id` bigint(20) NOT NULL,
+  `sku_id` bigint(20) NOT NULL,
+  `quantity` int(11) NOT NULL,
+  `unit_price_minor` bigint(20) NOT NULL,
+  PRIMARY KEY (`order_id`,`sku_id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+-- order.outbox
+CREATE TABLE `outbox` (
+  `id` bigint(20) NOT NULL AUTO_INCREMENT,
+  `payload` mediumblob NOT NULL,
+  `create_time` datetime(3) NOT NULL,
+  `owner` varbinary(64) DEFAULT NULL,
+  `owned_until` datetime(3) DEFAULT NULL,
+  PRIMARY KEY (`id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+-- order.slot_map
+CREATE TABLE `slot_map` (
+  `id` tinyint(4) NOT NULL,
+  `version` int(11) NOT NULL,
+  `database_index` int(11) NOT NULL,
+  `slot_databases` int(11) NOT NULL,
+  `slot_tables` int(11) NOT NULL,
+  `slots` mediumtext CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  PRIMARY KEY (`id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+-- order.workers
+CREATE TABLE `workers` (
+  `worker_id` tinyint(3) unsigned NOT NULL,
+  `owner` varbinary(64) DEFAULT NULL,
+  `leased_until` datetime(3) NOT NULL,
+  `high_water_ms` bigint(20) NOT NULL,
+  PRIMARY KEY (`worker_id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+-- stock.skus
+CREATE TABLE `skus` (
+  `sku_id` bigint(20) NOT NULL,
+  `title` varchar(200) NOT NULL,
+  `currency` char(3) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `unit_price_minor` bigint(20) NOT NULL,
+  `open_time` datetime(3) DEFAULT NULL,
+  `close_time` datetime(3) DEFAULT NULL,
+  `limit_per_user` int(11) NOT NULL,
+  `paused` tinyint(4) NOT NULL,
+  `settings_version` bigint(20) NOT NULL,
+  `supplied` bigint(20) NOT NULL,
+  `available` bigint(20) NOT NULL,
+  `held` bigint(20) NOT NULL,
+  `sold` bigint(20) NOT NULL,
+  `epoch` bigint(20) NOT NULL,
+  `creation_digest` binary(16) NOT NULL,
+  `create_time` datetime(3) NOT NULL,
+  `update_time` datetime(3) NOT NULL,
+  PRIMARY KEY (`sku_id`),
+  CONSTRAINT `skus_never_negative` CHECK (`supplied` >= 0 and `available` >= 0 and `held` >= 0 and `sold` >= 0),
+  CONSTRAINT `skus_add_up` CHECK (`supplied` = `available` + `held` + `sold`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+-- stock.stock_adjustments
+CREATE TABLE `stock_adjustments` (
+  `request_id` varbinary(128) NOT NULL,
+  `sku_id` bigint(20) NOT NULL,
+  `delta` bigint(20) NOT NULL,
+  `create_time` datetime(3) NOT NULL DEFAULT current_timestamp(3),
+  PRIMARY KEY (`request_id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+-- stock.stock_holds
+CREATE TABLE `stock_holds` (
+  `order_id` bigint(20) NOT NULL,
+  `sku_id` bigint(20) NOT NULL,
+  `user_id` bigint(20) NOT NULL,
+  `request_id` varbinary(128) NOT NULL,
+  `fingerprint` binary(16) NOT NULL,
+  `units` int(11) NOT NULL,
+  `unit_price_minor` bigint(20) NOT NULL,
+  `currency` char(3) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `state` tinyint(4) NOT NULL,
+  `create_time` datetime(3) NOT NULL DEFAULT current_timestamp(3),
+  `update_time` datetime(3) NOT NULL DEFAULT current_timestamp(3),
+  PRIMARY KEY (`order_id`,`sku_id`),
+  KEY `holds_by_buyer` (`sku_id`,`user_id`,`state`,`units`),
+  CONSTRAINT `holds_never_negative` CHECK (`units` >= 0)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+-- stock.sweep_cursor
+CREATE TABLE `sweep_cursor` (
+  `id` tinyint(4) NOT NULL,
+  `order_id` bigint(20) NOT NULL,
+  `owner` varbinary(64) DEFAULT NULL,
+  `owned_until` datetime(3) DEFAULT NULL,
+  PRIMARY KEY (`id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+-- stock.watermark
+CREATE TABLE `watermark` (
+  `id` tinyint(4) NOT NULL,
+  `order_id` bigint(20) NOT NULL,
+  PRIMARY KEY (`id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
