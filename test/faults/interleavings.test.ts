@@ -144,12 +144,10 @@ test('3: after Redis fell back behind an order, its retry is never told SOLD_OUT
   await eventually(async () => {
     const other = await buy(system.b, stranger);
     assert.notEqual(other.kind, 'ok', 'the unit is not sold twice');
-    answer = await buy(system.b, click);
-    assert.notEqual(
-      answer.kind,
-      'refused',
-      JSON.stringify(answer, (_, value) => String(value)),
-    );
+    const answer = await buy(system.b, click);
+    const told = JSON.stringify(answer, (_, value) => String(value));
+    assert.notEqual(answer.kind, 'refused', told);
+    if (answer.kind === 'ok') answered = answer.orderId;
     return answer.kind === 'ok';
   }, 'the retry gets its order');
   assert.equal(answered, first.orderId);
@@ -286,7 +284,7 @@ test('10: releasing an order that the ledger never held gives nothing and bars i
   const post = pauseAt('stock.before_post');
   const slow = buy(system.a, click);
   await post.reached;
-  const ids = await system.redis.zrange(`{sku:${skuId}}:pending`, 0, -1);
+  const ids = await system.redis.zrange(`{sku:${skuId}}:pending`, '0', '-1');
   const [orderId] = ids.map((id) => BigInt(id)) as [bigint];
   const release = { orderId, skuIds: [skuId], userId: click.userId, requestId: click.requestId };
   for (let time = 0; time < 3; time += 1) {
