@@ -1,0 +1,157 @@
+import type { ChainableCommander } from 'ioredis';
+import { type GateConnection, gateFailure } from './gate-connection.ts';
+import { skuKeys } from './redis-keys.ts';
+
+/** What Redis holds of one SKU at one moment. */
+export interface GateView {
+  /** Installed, open, and on the server that answered. */
+  readonly loaded: boolean;
+  readonly state: 'open' | 'closing' | 'missing';
+  /** Whether it was installed on the server that answered; false also for a missing one. */
+  readonly onThisServer: boolean;
+  /** Units that can be admitted; undefined without `avail`. May be negative for a moment. */
+  readonly available: number | undefined;
+  readonly paused: boolean;
+  readonly epoch: bigint;
+  readonly settingsVersion: bigint;
+  /** When a closing was last heard of, Redis time in ms. */
+  readonly closingMs: number | undefined;
+  readonly pendingOrders: number;
+}
+
+/** A pending entry as the gate keeps it. */
+export interface PendingEntry {
+  readonly orderId: bigint;
+  readonly userId: bigint;
+  readonly requestId: string;
+  readonly units: number;
+}
+
+/** SKUs in one pipeline at most; a longer one would keep other calls waiting. */
+const pipelineSkusMax = 500;
+
+/** Reads the gates of some SKUs, in their order. @throws Refusal DEPENDENCY_DOWN without Redis */
+export async function readGates(
+  connection: GateConnection,
+  skuIds: readonly bigint[],
+): Promise<GateView[]> {
+  const views: GateView[] = [];
+  for (let from = 0; from < skuIds.length; from += pipelineSkusMax) {
+    views.push(...(await readChunk(connection, skuIds.slice(from, from + pipelineSkusMax))));
+  }
+  return views;
+}
+
+async function readChunk(
+  connection: GateConnection,
+  skuIds: readonly bigint[],
+): Promise<GateView[]> {
+  const pipeline = connection.redis.pipeline();
+  pipeline.info('server').info('replication');
+  for (const skuId of skuIds) {
+    const { avail, meta, pending } = skuKeys(skuId);
+    pipeline.get(avail).zcard(pending);
+    pipeline.hmget(meta, ...metaFields);
+  }
+  const replies = await answersOf(pipeline);
+  const runId = /run_id:(\w+)/.exec(String(replies[0]))?.[1];
+  const replid = /master_replid:(\w+)/.exec(String(replies[1]))?.[1];
+  return skuIds.map((_, index) => {
+    const [available, pendingOrders, meta] = replies.slice(2 + index * 3) as [
+      string | null,
+      number,
+      (string | null)[],
+    ];
+    return viewOf(available, pendingOrders, meta, { runId, replid });
+  });
+}
+
+const metaFields = [
+  ...['state', 'run_id', 'replid', 'epoch'],
+  ...['settings_version', 'paused', 'closing_ms'],
+];
+
+function viewOf(
+  available: string | null,
+  pendingOrders: number,
+  [state, runId, replid, epoch, settingsVersion, paused, closingMs]: (string | null | undefined)[],
+  server: { runId: string | undefined; replid: string | undefined },
+): GateView {
+  const onThisServer = Boolean(runId) && runId === server.runId && replid === server.replid;
+  return {
+    loaded: onThisServer && state === 'open' && available !== null,
+    state: state === 'open' || state === 'closing' ? state : 'missing',
+    onThisServer,
+    available: available === null ? undefined : Number(available),
+    paused: paused === '1',
+    epoch: BigInt(epoch ?? -1),
+    settingsVersion: BigInt(settingsVersion ?? -1),
+    closingMs: closingMs ? Number(closingMs) : undefined,
+    pendingOrders,
+  };
+}
+
+/** Age of the oldest pending entry in ms (0 without one), and how many users the gate knows. */
+export async function readGateDetails(
+  connection: GateConnection,
+  skuId: bigint,
+): Promise<{ oldestPendingAgeMs: number; buyers: number }> {
+  const { pending, buyers } = skuKeys(skuId);
+  const pipeline = connection.redis.pipeline().zrange(pending, '0', '0', 'WITHSCORES').hlen(buyers);
+  const [oldest, count] = (await answersOf(pipeline)) as [string[], number];
+  const sinceMs = oldest[1] === undefined ? undefined : Number(oldest[1]);
+  const ageMs = sinceMs === undefined ? 0 : Math.max(0, connection.redisNowMs() - sinceMs);
+  return { oldestPendingAgeMs: Math.round(ageMs), buyers: count };
+}
+
+/** Orders that have been pending for at least `ageMs`, the oldest `max` of each SKU. */
+export async function readPending(
+  connection: GateConnection,
+  skuIds: readonly bigint[],
+  { ageMs, max }: { ageMs: number; max: number },
+): Promise<Map<bigint, PendingEntry[]>> {
+  const found = new Map<bigint, PendingEntry[]>();
+  const untilMs = Math.floor(connection.redisNowMs() - ageMs);
+  for (let from = 0; from < skuIds.length; from += pipelineSkusMax) {
+    const chunk = skuIds.slice(from, from + pipelineSkusMax);
+    const pipeline = connection.redis.pipeline();
+    for (const skuId of chunk) {
+      pipeline.zrangebyscore(skuKeys(skuId).pending, '-inf', untilMs, 'LIMIT', 0, max);
+    }
+    const replies = (await answersOf(pipeline)) as string[][];
+    for (const [index, orders] of replies.entries()) {
+      if (orders.length === 0) continue;
+      const skuId = chunk[index] as bigint;
+      found.set(skuId, await readEntries(connection, skuId, orders));
+    }
+  }
+  return found;
+}
+
+async function readEntries(
+  connection: GateConnection,
+  skuId: bigint,
+  orders: readonly string[],
+): Promise<PendingEntry[]> {
+  const pipeline = connection.redis.pipeline().hmget(skuKeys(skuId).entries, ...orders);
+  const [entries] = (await answersOf(pipeline)) as [(string | null)[]];
+  return orders.map((order, index) => {
+    // Both are written and removed together; without its entry an order can be removed, not credited.
+    const [, units = '0', user = '0', requestId = ''] =
+      /^(\d+):(\d+):(.*)$/.exec(entries[index] ?? '') ?? [];
+    return { orderId: BigInt(order), userId: BigInt(user), requestId, units: Number(units) };
+  });
+}
+
+async function answersOf(pipeline: ChainableCommander): Promise<unknown[]> {
+  let replies: [Error | null, unknown][] | null;
+  try {
+    replies = await pipeline.exec();
+  } catch (error) {
+    throw gateFailure(error);
+  }
+  return (replies ?? []).map(([error, reply]) => {
+    if (error) throw gateFailure(error);
+    return reply;
+  });
+}

@@ -1,0 +1,104 @@
+import { asc, gt, inArray } from 'drizzle-orm';
+import { QueryBuilder } from 'drizzle-orm/mysql-core';
+import type { RowDataPacket } from 'mysql2/promise';
+import { skus } from '../../db/stock/schema.ts';
+import type { Deadline } from '../runtime/deadline.ts';
+import { type Pool, query } from '../runtime/mysql.ts';
+import type { GateSettings } from './gate.ts';
+
+/** A SKU as the ledger has it. */
+export interface SkuRow {
+  readonly skuId: bigint;
+  readonly title: string;
+  readonly currency: string;
+  readonly unitPriceMinor: bigint;
+  readonly openTime: Date | undefined;
+  readonly closeTime: Date | undefined;
+  readonly limitPerUser: number;
+  readonly paused: boolean;
+  readonly settingsVersion: bigint;
+  readonly supplied: bigint;
+  readonly available: bigint;
+  readonly held: bigint;
+  readonly sold: bigint;
+  readonly epoch: bigint;
+  readonly creationDigest: Buffer;
+  readonly createTime: Date;
+  readonly updateTime: Date;
+}
+
+const builder = new QueryBuilder();
+
+/** Reads some SKUs, in no particular order; those that do not exist are missing. */
+export async function readSkus(
+  pool: Pool,
+  skuIds: readonly bigint[],
+  deadline: Deadline,
+): Promise<SkuRow[]> {
+  if (skuIds.length === 0) return [];
+  const { sql, params } = builder
+    .select()
+    .from(skus)
+    .where(inArray(skus.skuId, [...skuIds]))
+    .toSQL();
+  return (await query<RowDataPacket[]>(pool, sql, params, { deadline })).map(skuOf);
+}
+
+/** Reads a page of SKUs by ascending id, beginning behind `after`. */
+export async function listSkus(
+  pool: Pool,
+  { after, max }: { after: bigint; max: number },
+  deadline: Deadline,
+): Promise<SkuRow[]> {
+  const { sql, params } = builder
+    .select()
+    .from(skus)
+    .where(gt(skus.skuId, after))
+    .orderBy(asc(skus.skuId))
+    .limit(max)
+    .toSQL();
+  return (await query<RowDataPacket[]>(pool, sql, params, { deadline })).map(skuOf);
+}
+
+/** The ledger's clock. */
+export async function readDatabaseTime(pool: Pool, deadline: Deadline): Promise<Date> {
+  const sql = 'SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED) AS now_ms';
+  const rows = await query<RowDataPacket[]>(pool, sql, [], { deadline });
+  return new Date(Number(rows[0]?.now_ms));
+}
+
+/** The settings that a gate keeps of a SKU. */
+export function gateSettings(sku: SkuRow): GateSettings {
+  return {
+    version: sku.settingsVersion,
+    openMs: sku.openTime?.getTime(),
+    closeMs: sku.closeTime?.getTime(),
+    limitPerUser: sku.limitPerUser,
+    paused: sku.paused,
+    priceMinor: sku.unitPriceMinor,
+    currency: sku.currency,
+  };
+}
+
+/** A row of `skus` as the driver gives it. */
+export function skuOf(row: RowDataPacket): SkuRow {
+  return {
+    skuId: BigInt(row.sku_id),
+    title: row.title,
+    currency: row.currency,
+    unitPriceMinor: BigInt(row.unit_price_minor),
+    openTime: row.open_time ?? undefined,
+    closeTime: row.close_time ?? undefined,
+    limitPerUser: row.limit_per_user,
+    paused: row.paused === 1,
+    settingsVersion: BigInt(row.settings_version),
+    supplied: BigInt(row.supplied),
+    available: BigInt(row.available),
+    held: BigInt(row.held),
+    sold: BigInt(row.sold),
+    epoch: BigInt(row.epoch),
+    creationDigest: row.creation_digest,
+    createTime: row.create_time,
+    updateTime: row.update_time,
+  };
+}

@@ -1,0 +1,154 @@
+import type { PoolConnection, RowDataPacket } from 'mysql2/promise';
+import type { HoldState } from './hold-states.ts';
+
+/** Rows named in one statement at most; longer lists go in several. */
+export const rowsMax = 1_000;
+
+/** Bytes as a literal; with numbers the only values that the ledger's hand-written batches contain. */
+export function hexLiteral(bytes: string | Uint8Array): string {
+  const buffer = typeof bytes === 'string' ? Buffer.from(bytes, 'latin1') : Buffer.from(bytes);
+  return buffer.length === 0 ? "''" : `x'${buffer.toString('hex')}'`;
+}
+
+/** Ascending ids without repetitions: everybody locks in the same order. */
+export function ascending(ids: Iterable<bigint>): bigint[] {
+  return [...new Set(ids)].sort((a, b) => (a < b ? -1 : a > b ? 1 : 0));
+}
+
+/** A SKU row that this transaction has locked. */
+export interface LockedSku {
+  readonly skuId: bigint;
+  readonly unitPriceMinor: bigint;
+  readonly currency: string;
+  readonly available: bigint;
+  readonly epoch: bigint;
+}
+
+/** Locks SKU rows in ascending order: the first step of everybody who writes their holds. */
+export async function lockSkus(
+  connection: PoolConnection,
+  skuIds: Iterable<bigint>,
+): Promise<Map<bigint, LockedSku>> {
+  const ids = ascending(skuIds);
+  const locked = new Map<bigint, LockedSku>();
+  if (ids.length === 0) return locked;
+  // The index is forced: a scan of a small table would lock rows that we do not name.
+  const [rows] = await connection.query<RowDataPacket[]>(
+    `SELECT sku_id, unit_price_minor, currency, available, epoch FROM skus FORCE INDEX (PRIMARY)
+     WHERE sku_id IN (${ids.join(',')}) ORDER BY sku_id FOR UPDATE`,
+  );
+  for (const row of rows) {
+    const skuId = BigInt(row.sku_id);
+    locked.set(skuId, {
+      skuId,
+      unitPriceMinor: BigInt(row.unit_price_minor),
+      currency: row.currency,
+      available: BigInt(row.available),
+      epoch: BigInt(row.epoch),
+    });
+  }
+  return locked;
+}
+
+/** A hold's row. */
+export interface HoldRow {
+  readonly orderId: bigint;
+  readonly skuId: bigint;
+  readonly userId: bigint;
+  readonly requestId: string;
+  readonly units: number;
+  readonly unitPriceMinor: bigint;
+  readonly currency: string;
+  readonly state: HoldState;
+}
+
+/** All holds of some orders. Current only for SKUs whose rows the transaction has locked. */
+export async function readHolds(
+  connection: PoolConnection,
+  orderIds: readonly bigint[],
+): Promise<Map<bigint, HoldRow[]>> {
+  const holds = new Map<bigint, HoldRow[]>();
+  for (let from = 0; from < orderIds.length; from += rowsMax) {
+    const ids = orderIds.slice(from, from + rowsMax);
+    const [rows] = await connection.query<RowDataPacket[]>(
+      `SELECT order_id, sku_id, user_id, request_id, units, unit_price_minor, currency, state
+       FROM stock_holds FORCE INDEX (PRIMARY) WHERE order_id IN (${ids.join(',')})`,
+    );
+    for (const row of rows) {
+      const hold = holdOf(row);
+      const known = holds.get(hold.orderId);
+      if (known) known.push(hold);
+      else holds.set(hold.orderId, [hold]);
+    }
+  }
+  return holds;
+}
+
+function holdOf(row: RowDataPacket): HoldRow {
+  return {
+    orderId: BigInt(row.order_id),
+    skuId: BigInt(row.sku_id),
+    userId: BigInt(row.user_id),
+    requestId: (row.request_id as Buffer).toString('latin1'),
+    units: row.units,
+    unitPriceMinor: BigInt(row.unit_price_minor),
+    currency: row.currency,
+    state: row.state,
+  };
+}
+
+/** A hold to insert. */
+export interface NewHold {
+  readonly orderId: bigint;
+  readonly skuId: bigint;
+  readonly userId: bigint;
+  readonly requestId: string;
+  readonly fingerprint: Uint8Array;
+  readonly units: number;
+  readonly unitPriceMinor: bigint;
+  readonly currency: string;
+  readonly state: HoldState;
+}
+
+/** Inserts holds in their key's order, so that two batches never wait for each other in a circle. */
+export async function insertHolds(
+  connection: PoolConnection,
+  holds: readonly NewHold[],
+): Promise<void> {
+  const sorted = [...holds].sort(
+    (a, b) => compare(a.orderId, b.orderId) || compare(a.skuId, b.skuId),
+  );
+  for (let from = 0; from < sorted.length; from += rowsMax) {
+    const values = sorted.slice(from, from + rowsMax).map(valuesOf);
+    await connection.query(
+      `INSERT INTO stock_holds (order_id, sku_id, user_id, request_id, fingerprint, units,
+       unit_price_minor, currency, state) VALUES ${values.join(',')}`,
+    );
+  }
+}
+
+function valuesOf(hold: NewHold): string {
+  const { orderId, skuId, userId, requestId, fingerprint, units } = hold;
+  const key = `${orderId},${skuId},${userId},${hexLiteral(requestId)},${hexLiteral(fingerprint)}`;
+  return `(${key},${units},${hold.unitPriceMinor},${hexLiteral(hold.currency)},${hold.state})`;
+}
+
+function compare(a: bigint, b: bigint): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+/** Changes of SKU figures, added once per SKU in one statement. */
+export async function addToFigures(
+  connection: PoolConnection,
+  changes: ReadonlyMap<bigint, { available: bigint; held: bigint; sold: bigint }>,
+): Promise<void> {
+  if (changes.size === 0) return;
+  const cases = (figure: 'available' | 'held' | 'sold'): string => {
+    const branches = [...changes].map(([id, change]) => `WHEN ${id} THEN ${change[figure]}`);
+    return `${figure} = ${figure} + CASE sku_id ${branches.join(' ')} END`;
+  };
+  await connection.query(
+    `UPDATE skus FORCE INDEX (PRIMARY) SET ${cases('available')}, ${cases('held')}, ${cases('sold')}
+     WHERE sku_id IN (${[...changes.keys()].join(',')})`,
+  );
+}
