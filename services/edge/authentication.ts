@@ -16,6 +16,8 @@ declare module 'fastify' {
   }
 }
 
+const scheme = 'bearer ';
+
 type Hook = (request: FastifyRequest, reply: unknown, done: (error?: Error) => void) => void;
 
 /** Hooks that run before the body is read, so that a stranger's body is never parsed. */
@@ -53,9 +55,10 @@ function bearerToken(header: string | undefined): string {
   if (header === undefined) {
     throw new Refusal('UNAUTHENTICATED', 'Send the header Authorization: Bearer <token>');
   }
-  const match = /^Bearer +([\w.~+/=-]{1,4096})$/i.exec(header);
-  if (!match?.[1]) throw new Refusal('UNAUTHENTICATED', 'The Authorization header is malformed');
-  return match[1];
+  if (header.slice(0, scheme.length).toLowerCase() !== scheme) {
+    throw new Refusal('UNAUTHENTICATED', 'The Authorization header is not Bearer <token>');
+  }
+  return header.slice(scheme.length).trim();
 }
 
 function hook(check: (request: FastifyRequest) => unknown): Hook {

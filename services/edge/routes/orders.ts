@@ -16,7 +16,9 @@ export function addOrderRoutes(
 ): void {
   const onRequest = authentication.user;
 
-  app.post('/v1/orders', { onRequest }, async (request, reply) => {
+  // The batcher answers each order by its deadline.
+  const config = { ownDeadline: true };
+  app.post('/v1/orders', { onRequest, config }, async (request, reply) => {
     const { userId } = callerOf(request);
     const key = request.headers['idempotency-key'];
     const { order, replayed } = await orders.create(
