@@ -162,10 +162,12 @@ async function insertRows(
     slot: entry.draft.slot,
   }));
   const groups = [...byTable(shards, rows, ({ slot }) => slot)].sort(([a], [b]) => a - b);
-  for (const [table, group] of groups) {
-    await connection.query(insertOrdersSql(tableSuffix(table), group));
-    await connection.query(insertItemsSql(tableSuffix(table), group));
-  }
+  const statements = groups.flatMap(([table, group]) => [
+    insertOrdersSql(tableSuffix(table), group),
+    insertItemsSql(tableSuffix(table), group),
+  ]);
+  // One round trip for all tables; the server stops at the first statement that fails.
+  await connection.query(statements.join(';'));
 }
 
 /**

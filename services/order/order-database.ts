@@ -67,7 +67,7 @@ export interface OrderDatabaseOptions {
 
 export function openOrderDatabase(options: OrderDatabaseOptions): OrderDatabase {
   const { index, url, database, connectionsMax, log, breakerState } = options;
-  const pool = createPool(url, { database, connectionsMax });
+  const pool = createPool(url, { database, connectionsMax, multipleStatements: true });
   const breaker = createBreaker({
     name: `order.mysql.${index}`,
     log,
