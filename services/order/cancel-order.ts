@@ -53,9 +53,12 @@ async function compareAndSet(
 ): Promise<Order | undefined> {
   const { database, table } = shards.placeOfOrder(order.orderId);
   try {
-    const changed = await database.transaction(
-      { deadline, mapVersion: shards.version },
-      (connection, now) => move(connection, table, order, transition, now),
+    const changed = await database.inTurn(
+      () =>
+        database.transaction({ deadline, mapVersion: shards.version }, (connection, now) =>
+          move(connection, table, order, transition, now),
+        ),
+      deadline,
     );
     if (changed !== undefined) onCommit(database.index);
     return changed;

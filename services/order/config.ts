@@ -41,7 +41,7 @@ export function readConfig(variables: Variables): Readonly<OrderConfig> {
     mysqlUrls: env.urls('SLUICE_MYSQL_URLS', 'mysql', ['mysql://root@127.0.0.1:13306']),
     databasePrefix: env.string('SLUICE_DATABASE_PREFIX', 'sluice'),
     shards: env.shards('SLUICE_ORDER_SHARDS', '2x8'),
-    connectionsMax: env.integer('SLUICE_ORDER_MYSQL_CONNECTIONS', 16, { min: 8, max: 200 }),
+    connectionsMax: env.integer('SLUICE_ORDER_MYSQL_CONNECTIONS', 20, { min: 18, max: 200 }),
     kafkaBrokers: env.addresses('SLUICE_KAFKA_BROKERS', ['127.0.0.1:19092']),
     topicPrefix: env.string('SLUICE_KAFKA_TOPIC_PREFIX', ''),
     stockAddresses: env.addresses('SLUICE_STOCK_ADDRESS', ['127.0.0.1:50052']),

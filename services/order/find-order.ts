@@ -42,9 +42,10 @@ export async function readOrderHistory(
 ): Promise<OrderTransition[]> {
   const { order } = await findOrder(reader, name, deadline);
   const { database, table } = shards.placeOfOrder(name.orderId);
-  const rows = await database.query<RowDataPacket[]>(
-    `SELECT version, from_status, to_status, close_reason, create_time FROM order_history_${table}
-     WHERE order_id = ${name.orderId} ORDER BY version`,
+  const sql = `SELECT version, from_status, to_status, close_reason, create_time
+    FROM order_history_${table} WHERE order_id = ${name.orderId} ORDER BY version`;
+  const rows = await database.inTurn(
+    () => database.query<RowDataPacket[]>(sql, deadline),
     deadline,
   );
   return [

@@ -32,13 +32,12 @@ export async function listOrders(
 ): Promise<OrderPage> {
   const { database, table } = shards.place(slotOfUser(userId));
   const before = beforeOrderId === undefined ? '' : `AND order_id < ${beforeOrderId}`;
-  const found = await readOrdersWhere(
-    database,
-    table,
-    `user_id = ${userId} ${before} AND status <> ${OrderStatus.ORDER_STATUS_ABORTED}
-     ORDER BY order_id DESC LIMIT ${pageSize + 1}`,
+  const where = `user_id = ${userId} ${before} AND status <> ${OrderStatus.ORDER_STATUS_ABORTED}
+     ORDER BY order_id DESC LIMIT ${pageSize + 1}`;
+  const hint = 'FORCE INDEX (user_orders)';
+  const found = await database.inTurn(
+    () => readOrdersWhere(database, table, where, deadline, hint),
     deadline,
-    'FORCE INDEX (user_orders)',
   );
   const orders = found.slice(0, pageSize).map(({ order }) => order);
   const last = found.length > pageSize ? orders.at(-1) : undefined;

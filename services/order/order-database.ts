@@ -1,4 +1,5 @@
 import type { RowDataPacket } from 'mysql2/promise';
+import { Batcher } from '../runtime/batcher.ts';
 import { type Breaker, createBreaker } from '../runtime/breaker.ts';
 import { Deadline } from '../runtime/deadline.ts';
 import type { Log } from '../runtime/log.ts';
@@ -15,6 +16,9 @@ import {
 import { Refusal } from '../runtime/refusals.ts';
 
 const probeDeadlineMs = 400;
+/** Pieces of single work at once, and waiting for their turn. */
+const singlesInFlightMax = 5;
+const singlesQueueDepthMax = 5_000;
 const deadlockErrno = 1213;
 /** Answers of a healthy server that lost a race; they never open the breaker. */
 const ordinaryErrnos = new Set([duplicateKeyErrno, lockWaitTimeoutErrno, deadlockErrno]);
@@ -53,6 +57,11 @@ export interface OrderDatabase {
     options: OrderTransactionOptions,
     work: (connection: PoolConnection, now: Date) => Promise<Result>,
   ): Promise<Result>;
+  /**
+   * Runs work that no batch carries, a few pieces at once, so that a crowd of them cannot take the
+   * connections that the batches need. @throws Refusal OVERLOADED if its turn does not come in time
+   */
+  inTurn<Result>(work: () => Promise<Result>, deadline: Deadline): Promise<Result>;
   stop(): Promise<void>;
 }
 
@@ -79,10 +88,20 @@ export function openOrderDatabase(options: OrderDatabaseOptions): OrderDatabase 
     },
   });
 
+  const singles = new Batcher<() => Promise<unknown>, unknown>({
+    name: 'order_single',
+    entriesMax: 1,
+    inFlightMax: singlesInFlightMax,
+    queueDepthMax: singlesQueueDepthMax,
+    run: async ([work]) => [await work?.()],
+  });
+
   return {
     index,
     pool,
     breaker,
+    inTurn: <Result>(work: () => Promise<Result>, deadline: Deadline) =>
+      singles.add(work, deadline) as Promise<Result>,
     query: (sql, deadline) => guarded(breaker, () => query(pool, sql, [], { deadline })),
     transaction: (transactionOptions, work) =>
       guarded(breaker, () =>
@@ -92,6 +111,7 @@ export function openOrderDatabase(options: OrderDatabaseOptions): OrderDatabase 
         }),
       ),
     async stop() {
+      await singles.close();
       breaker.stop();
       await pool.end();
     },

@@ -29,12 +29,12 @@ export async function resolveOrders(
   const statuses: Statuses = new Map();
   const undecidedKeys = new Set<string>();
   await Promise.all(
-    shards.databases.map(async ({ index }) => {
-      const mine = orderIds.filter((id) => shards.databaseOf(slotOfOrder(id)) === index);
-      await readStatuses(shards, index, mine, statuses, deadline);
-      const absent = mine.filter((id) => !statuses.has(String(id)));
-      if (absent.length > 0)
-        await fenceAbsent(shards, index, absent, statuses, undecidedKeys, deadline);
+    shards.databases.map((database) => {
+      const mine = orderIds.filter((id) => shards.databaseOf(slotOfOrder(id)) === database.index);
+      if (mine.length === 0) return undefined;
+      const work = (): Promise<void> =>
+        resolveInDatabase(shards, database.index, mine, statuses, undecidedKeys, deadline);
+      return database.inTurn(work, deadline);
     }),
   );
   return keys.map((key) => {
@@ -42,6 +42,20 @@ export async function resolveOrders(
     if (status !== undefined) return resolutionOf(status);
     return undecidedKeys.has(key) ? undecided : dead;
   });
+}
+
+async function resolveInDatabase(
+  shards: OrderShards,
+  databaseIndex: number,
+  orderIds: readonly bigint[],
+  statuses: Statuses,
+  undecidedKeys: Set<string>,
+  deadline: Deadline,
+): Promise<void> {
+  await readStatuses(shards, databaseIndex, orderIds, statuses, deadline);
+  const absent = orderIds.filter((id) => !statuses.has(String(id)));
+  if (absent.length === 0) return;
+  await fenceAbsent(shards, databaseIndex, absent, statuses, undecidedKeys, deadline);
 }
 
 /** One table after the other: a sweep must not take all connections of a database. */
