@@ -81,7 +81,7 @@ async function migrateDatabase(
     await connection.query(`SET SESSION lock_wait_timeout = ${lockWaitSeconds}`);
     await takeTurn(connection, database.name);
     await connection.query(
-      `CREATE DATABASE IF NOT EXISTS \`${database.name}\` CHARACTER SET utf8mb4`,
+      `CREATE DATABASE IF NOT EXISTS \`${database.name}\` CHARACTER SET utf8mb4 COLLATE utf8mb4_bin`,
     );
     await connection.query(`USE \`${database.name}\``);
     const applied = await readApplied(connection);

@@ -19,7 +19,7 @@ CREATE TABLE `orders_00` (
   PRIMARY KEY (`order_id`),
   UNIQUE KEY `user_request` (`user_id`,`request_id`),
   KEY `user_orders` (`user_id`,`order_id`)
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- order.order_history_00
 CREATE TABLE `order_history_00` (
@@ -30,7 +30,7 @@ CREATE TABLE `order_history_00` (
   `close_reason` tinyint(4) NOT NULL DEFAULT 0,
   `create_time` datetime(3) NOT NULL,
   PRIMARY KEY (`order_id`,`version`)
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- order.order_items_00
 CREATE TABLE `order_items_00` (
@@ -39,7 +39,7 @@ CREATE TABLE `order_items_00` (
   `quantity` int(11) NOT NULL,
   `unit_price_minor` bigint(20) NOT NULL,
   PRIMARY KEY (`order_id`,`sku_id`)
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- order.outbox
 CREATE TABLE `outbox` (
@@ -49,7 +49,7 @@ CREATE TABLE `outbox` (
   `owner` varbinary(64) DEFAULT NULL,
   `owned_until` datetime(3) DEFAULT NULL,
   PRIMARY KEY (`id`)
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- order.slot_map
 CREATE TABLE `slot_map` (
@@ -60,7 +60,7 @@ CREATE TABLE `slot_map` (
   `slot_tables` int(11) NOT NULL,
   `slots` mediumtext CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
   PRIMARY KEY (`id`)
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- order.workers
 CREATE TABLE `workers` (
@@ -69,7 +69,7 @@ CREATE TABLE `workers` (
   `leased_until` datetime(3) NOT NULL,
   `high_water_ms` bigint(20) NOT NULL,
   PRIMARY KEY (`worker_id`)
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- stock.skus
 CREATE TABLE `skus` (

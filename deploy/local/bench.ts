@@ -19,7 +19,9 @@ const benchmark = join(repositoryDir, 'test/bench/main.ts');
 /** Brings up a whole system on free ports, runs the benchmark against it, and removes it; answers the exit code. */
 async function main(args: readonly string[]): Promise<number> {
   if (!existsSync(benchmark)) throw new Failure(`There is no benchmark: ${benchmark} is missing.`);
-  const terminal = createTerminal();
+  if (args.includes('--help')) return await runMeasuring(args, process.env);
+  // The report alone goes to stdout, so that --json can be read by a program.
+  const terminal = createTerminal((text) => void process.stderr.write(text));
   const supervisor = createSupervisor();
   const interrupted = Promise.withResolvers<number>();
   const noMoreInterrupts = handleInterrupts({
@@ -57,11 +59,20 @@ async function runBenchmark(
     terminal,
     supervisor,
   };
-  await startSystem(settings);
+  const services = await startSystem(settings);
   terminal.say('');
+  return await runMeasuring(args, {
+    ...serviceEnvironment(settings),
+    SLUICE_EDGE_URL: `http://127.0.0.1:${settings.servicePorts.edge.port}`,
+    SLUICE_BENCH_PIDS: services.map(({ name, pid }) => `${name}:${pid}`).join(','),
+  });
+}
+
+/** The measuring process itself; answers its exit code. */
+async function runMeasuring(args: readonly string[], env: NodeJS.ProcessEnv): Promise<number> {
   const child = spawn(process.execPath, [benchmark, ...args], {
     cwd: repositoryDir,
-    env: serviceEnvironment(settings),
+    env,
     stdio: 'inherit',
   });
   const [code] = (await once(child, 'exit')) as [number | null];

@@ -29,10 +29,10 @@ export type ServicesOptions = Pick<
 };
 
 /** Starts stock, order and edge side by side and waits until each says that it is ready. */
-export async function startServices(options: ServicesOptions): Promise<void> {
+export async function startServices(options: ServicesOptions): Promise<ManagedProcess[]> {
   const env = serviceEnvironment(options);
   const { stock, order, edge } = options.servicePorts;
-  await Promise.all([
+  return await Promise.all([
     startOne('stock', stock.metrics.port, env, options),
     startOne('order', order.metrics.port, env, options),
     startOne('edge', edge.metrics.port, env, options),

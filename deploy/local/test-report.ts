@@ -7,8 +7,6 @@ export type Tally = { passed: number; failed: number; skipped: number };
 /** Output of a test file is shown only if the file fails, and then its end. */
 const shownOutputBytesMax = 16 * 1024;
 const durationShownFromMs = 100;
-/** From node:test's own text: an error that nobody caught, after the test that caused it had passed. */
-const lateErrorMark = 'generated asynchronous activity after the test ended';
 const nodeInternalFrame = /^\s+at .*\(?node:(internal|async_hooks)/;
 
 export type TestReport = {
@@ -68,14 +66,8 @@ export function createTestReport(file: string, write: (text: string) => void): T
     const how = error?.exitCode == null ? error?.signal : `exit code ${error.exitCode}`;
     const during = [...running.values()].map((name) => `"${name}"`).join(', ');
     fail(
-      `the file's process ended early${how === undefined ? '' : ` (${how})`}${during === '' ? '' : `, during ${during}`}`,
+      `the file's process failed${how === undefined ? '' : ` (${how})`}${during === '' ? '' : `, during ${during}`}`,
     );
-  };
-
-  /** What a test says (its seed), and what node:test noticed after a test had ended, which it does not count itself. */
-  const onDiagnostic = (message: string): void => {
-    if (message.includes(lateErrorMark)) fail(message);
-    else write(`          # ${message}\n`);
   };
 
   return {
@@ -86,7 +78,10 @@ export function createTestReport(file: string, write: (text: string) => void): T
         output = (output + data.message).slice(-shownOutputBytesMax);
       }
       // A file appears as a test of its own only when it crashed or held no tests; finish() sees the latter.
-      if (type === 'test:diagnostic' && data.file !== undefined) onDiagnostic(data.message);
+      // A test's own words, its seed for example, and errors that came after their test had passed (the file fails by them).
+      if (type === 'test:diagnostic' && data.file !== undefined) {
+        write(`          # ${data.message}\n`);
+      }
       if (data === undefined || !('name' in data) || !('testId' in data)) return;
       if (isFileItself(data)) {
         if (type === 'test:fail') onFileFailure(data as TestResult);
