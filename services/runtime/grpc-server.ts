@@ -86,6 +86,9 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
   const descriptors = readFileSync(new URL('../../gen/descriptors.binpb', import.meta.url));
   const names = services.map(({ definition }) => fullName(definition));
   server.add(ServerReflectionService, ServerReflection(descriptors, names));
+  if (!isLoopback(host)) {
+    log.warn({ host }, 'gRPC listens without TLS beyond this machine, as SLUICE_LISTEN says');
+  }
   const boundPort = await server.listen(`${host}:${port}`);
   return {
     port: boundPort,
@@ -96,6 +99,10 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
       await server.shutdown().finally(() => clearTimeout(timer));
     },
   };
+}
+
+function isLoopback(host: string): boolean {
+  return host === 'localhost' || host === '::1' || host.startsWith('127.');
 }
 
 function fullName(definition: CompatServiceDefinition): string {
