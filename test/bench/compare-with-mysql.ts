@@ -4,7 +4,7 @@ import { outcome, type Recorder } from './recorder.ts';
 import type { Sale } from './sale.ts';
 
 /** Unknown outcomes settle within a minute (P4); a hold is first looked at 15 s after it was made. */
-const settleMaxMs = 90_000;
+const defaultSettleMaxMs = 90_000;
 const settleCheckMs = 2_000;
 /** Kept of each kind of disagreement. */
 const examplesMax = 5;
@@ -36,6 +36,7 @@ export async function compareWithMysql(
   stack: Stack,
   sale: Sale,
   recorder: Recorder,
+  { settleMaxMs = defaultSettleMaxMs } = {},
 ): Promise<Comparison> {
   const orders = await compareOrders(stack, sale, recorder);
   const ledger = await connect(stack, 0, 'stock');

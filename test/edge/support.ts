@@ -14,6 +14,7 @@ import { createLog } from '../../services/runtime/log.ts';
 import { toRefusalMessage } from '../../services/runtime/refusal-status.ts';
 import { Refusal } from '../../services/runtime/refusals.ts';
 import { createTokens } from '../../services/runtime/tokens.ts';
+import { eventually } from '../support/eventually.ts';
 
 export const tokenSecret = 'a secret for the tests of the edge, long enough';
 export const tokens = createTokens({ secret: tokenSecret });
@@ -246,12 +247,8 @@ export async function startEdge(
 }
 
 /** Asks until the answer is wanted, at most for ten seconds. */
-export async function until(wanted: () => Promise<boolean>): Promise<void> {
-  const endMs = performance.now() + 10_000;
-  while (!(await wanted())) {
-    if (performance.now() > endMs) throw new Error('waited for ten seconds');
-    await new Promise((resolve) => setTimeout(resolve, 20));
-  }
+export function until(wanted: () => Promise<boolean>): Promise<void> {
+  return eventually(wanted, 'what the test waits for', { withinMs: 10_000 });
 }
 
 /** An error answer, as far as tests look at it. */
