@@ -14,6 +14,8 @@ const bodyBytesMax = 16 * 1_024;
 const headerBytesMax = 8 * 1_024;
 /** A request must have arrived whole within this time. */
 const requestTimeoutMs = 5_000;
+/** How often node compares requests with the timeout; its default of 30 s would be the real timeout. */
+const timeoutCheckMs = 1_000;
 /** A connection on which nothing moves in the middle of a request is closed. */
 const connectionTimeoutMs = 10_000;
 /** Above the 60 s of the usual balancers, so that they close an idle connection first. */
@@ -53,7 +55,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     // Requests that are under way when the server stops are finished, not refused.
     return503OnClosing: false,
     trustProxy: trustedProxies.length > 0 ? [...trustedProxies] : false,
-    http: { maxHeaderSize: headerBytesMax },
+    http: { maxHeaderSize: headerBytesMax, connectionsCheckingInterval: timeoutCheckMs },
     genReqId: () => {
       requests += 1;
       return `${instancePrefix}${requests}`;

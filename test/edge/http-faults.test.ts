@@ -142,6 +142,21 @@ test('headers over the limit are 431', async () => {
   assert.match(answer, /HEADERS_TOO_LARGE/);
 });
 
+test('whoever never finishes a request is cut off', async () => {
+  const answers = await Promise.all([
+    raw(''),
+    raw('GET /healthz HTTP/1.1\r\nhost: a\r\n'),
+    raw(
+      `POST /v1/orders HTTP/1.1\r\nhost: a\r\nauthorization: ${bearer(1n).authorization}\r\n` +
+        'content-type: application/json\r\ncontent-length: 40\r\n\r\n{"lines"',
+    ),
+  ]);
+  for (const answer of answers) {
+    assert.match(answer, /^HTTP\/1\.1 408 /);
+    assert.match(answer, /REQUEST_TIMEOUT/);
+  }
+});
+
 test('a URL that cannot be decoded is 400', async () => {
   const answer = await raw('GET /v1/orders/%zz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n');
   assert.match(answer, /^HTTP\/1\.1 400 /);
