@@ -1,10 +1,10 @@
+import { RefusalReason } from '../../gen/sluice/stock/v1/refusal.ts';
 import {
   type ReservationResult,
-  StockServiceDefinition,
   type StockReservation,
+  StockServiceDefinition,
   type StockServiceImplementation,
 } from '../../gen/sluice/stock/v1/stock_service.ts';
-import { RefusalReason } from '../../gen/sluice/stock/v1/refusal.ts';
 import type { DeadlineContext } from '../../services/runtime/grpc-deadline.ts';
 import { service, startGrpcServer } from '../../services/runtime/grpc-server.ts';
 import { createLog } from '../../services/runtime/log.ts';
