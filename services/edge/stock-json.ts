@@ -17,7 +17,30 @@ export function moneyJson(money: Money | undefined): string {
 
 /** `,"name":"<RFC 3339>"`; null where the time is absent. */
 export function timestampField(name: string, time: Date | undefined): string {
-  return `,"${name}":${time ? `"${time.toISOString()}"` : 'null'}`;
+  return `,"${name}":${time ? `"${rfc3339(time)}"` : 'null'}`;
+}
+
+interface Rfc3339 {
+  ms: number;
+  text: string;
+}
+
+/** The orders of a batch share their times, so the last two texts serve nearly all of them. */
+const remembered: [Rfc3339, Rfc3339] = [
+  { ms: Number.NaN, text: '' },
+  { ms: Number.NaN, text: '' },
+];
+let oldest: 0 | 1 = 0;
+
+function rfc3339(time: Date): string {
+  const ms = time.getTime();
+  if (remembered[0].ms === ms) return remembered[0].text;
+  if (remembered[1].ms === ms) return remembered[1].text;
+  const slot = remembered[oldest];
+  oldest = oldest === 0 ? 1 : 0;
+  slot.ms = ms;
+  slot.text = time.toISOString();
+  return slot.text;
 }
 
 export function skuJson(sku: Sku): string {
