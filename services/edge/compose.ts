@@ -9,14 +9,19 @@ import { createAuthentication } from './authentication.ts';
 import { type EdgeConfig, isLoopback } from './config.ts';
 import { DisplayStockMemory } from './display-stock.ts';
 import { createHttpServer } from './http-server.ts';
-import { createOrderGateway } from './order-gateway.ts';
+import { createOrderGateway, type OrderGateway } from './order-gateway.ts';
 import { addAdminSkuRoutes } from './routes/admin-skus.ts';
 import { addDemoTokenRoute } from './routes/demo-token.ts';
 import { addHealthRoutes } from './routes/health.ts';
 import { addOrderRoutes } from './routes/orders.ts';
 import { addSkuRoutes } from './routes/skus.ts';
 import { addStockRoutes } from './routes/stock.ts';
-import { createStockAdminGateway, createStockGateway } from './stock-gateway.ts';
+import {
+  createStockAdminGateway,
+  createStockGateway,
+  type StockAdminGateway,
+  type StockGateway,
+} from './stock-gateway.ts';
 
 /** A running edge. */
 export interface Running {
@@ -37,31 +42,10 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
   const log = overrides.log ?? createLog('edge', config.logLevel);
   const lifecycle = new Lifecycle(log);
   const metrics = createMetrics('edge');
-  const breakerState = metrics.gauge('circuit_breaker_state', '0 closed, 1 half-open, 2 open', [
-    'name',
-  ]);
+  const { stock, admin, orders } = connectServices(config, { log, metrics, lifecycle });
   const tokens = createTokens({ secret: config.tokenSecret });
   const authentication = createAuthentication(tokens);
-  const stockOptions = { addresses: config.stockAddress, log, breakerState };
-  const stock = createStockGateway(stockOptions);
-  const admin = createStockAdminGateway(stockOptions);
-  const orders = createOrderGateway({
-    addresses: config.orderAddress,
-    log,
-    breakerState,
-    queueDepthMax: config.orderQueueDepthMax,
-    batcherMetrics: batcherMetrics(metrics),
-  });
   const displayStock = new DisplayStockMemory({ fetch: stock.displayStock });
-  const waiting = metrics.gauge(
-    'edge_orders_waiting',
-    'Orders that wait for a batch or for its answer',
-  );
-  // Counted when somebody looks, so that the path of an order has nothing to count.
-  Object.assign(waiting, { collect: () => waiting.set(orders.waiting()) });
-  lifecycle.add('stock gateway', () => stock.close());
-  lifecycle.add('stock admin gateway', () => admin.close());
-  lifecycle.add('order gateway', () => orders.close());
 
   let stopping = false;
   const waitingFor = (): string[] => {
@@ -70,20 +54,20 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
     if (!stock.connected()) names.push('stock');
     return names;
   };
+  const app = createHttpServer({
+    ...config,
+    log,
+    metrics,
+    routes(server) {
+      addHealthRoutes(server, { waitingFor });
+      addOrderRoutes(server, { orders, authentication });
+      addSkuRoutes(server, { stock });
+      addStockRoutes(server, { displayStock });
+      addAdminSkuRoutes(server, { admin, authentication });
+      if (config.demo) addDemoTokenRoute(server, { tokens });
+    },
+  });
   try {
-    const app = createHttpServer({
-      ...config,
-      log,
-      metrics,
-      routes(app) {
-        addHealthRoutes(app, { waitingFor });
-        addOrderRoutes(app, { orders, authentication });
-        addSkuRoutes(app, { stock });
-        addStockRoutes(app, { displayStock });
-        addAdminSkuRoutes(app, { admin, authentication });
-        if (config.demo) addDemoTokenRoute(app, { tokens });
-      },
-    });
     const machines = await startObservabilityServer({
       host: '127.0.0.1',
       port: config.metricsPort,
@@ -107,6 +91,36 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
     await lifecycle.stop();
     throw error;
   }
+}
+
+/** The services behind the edge; each is closed when the lifecycle stops. */
+function connectServices(
+  config: EdgeConfig,
+  { log, metrics, lifecycle }: { log: Log; metrics: Metrics; lifecycle: Lifecycle },
+): { stock: StockGateway; admin: StockAdminGateway; orders: OrderGateway } {
+  const breakerState = metrics.gauge('circuit_breaker_state', '0 closed, 1 half-open, 2 open', [
+    'name',
+  ]);
+  const stockOptions = { addresses: config.stockAddress, log, breakerState };
+  const stock = createStockGateway(stockOptions);
+  const admin = createStockAdminGateway(stockOptions);
+  const orders = createOrderGateway({
+    addresses: config.orderAddress,
+    log,
+    breakerState,
+    queueDepthMax: config.orderQueueDepthMax,
+    batcherMetrics: batcherMetrics(metrics),
+  });
+  const waiting = metrics.gauge(
+    'edge_orders_waiting',
+    'Orders that wait for a batch or for its answer',
+  );
+  // Counted when somebody looks, so that the path of an order has nothing to count.
+  Object.assign(waiting, { collect: () => waiting.set(orders.waiting()) });
+  lifecycle.add('stock gateway', () => stock.close());
+  lifecycle.add('stock admin gateway', () => admin.close());
+  lifecycle.add('order gateway', () => orders.close());
+  return { stock, admin, orders };
 }
 
 function batcherMetrics(metrics: Metrics): BatcherMetrics {
