@@ -1,5 +1,5 @@
 import type { AddressInfo } from 'node:net';
-import type { BatcherMetrics } from '../runtime/batcher.ts';
+import { createBatcherMetrics } from '../runtime/batcher.ts';
 import { Lifecycle } from '../runtime/lifecycle.ts';
 import { createLog, type Log } from '../runtime/log.ts';
 import { createMetrics, type Metrics } from '../runtime/metrics.ts';
@@ -109,7 +109,7 @@ function connectServices(
     log,
     breakerState,
     queueDepthMax: config.orderQueueDepthMax,
-    batcherMetrics: batcherMetrics(metrics),
+    batcherMetrics: createBatcherMetrics(metrics),
   });
   const waiting = metrics.gauge(
     'edge_orders_waiting',
@@ -121,26 +121,4 @@ function connectServices(
   lifecycle.add('stock admin gateway', () => admin.close());
   lifecycle.add('order gateway', () => orders.close());
   return { stock, admin, orders };
-}
-
-function batcherMetrics(metrics: Metrics): BatcherMetrics {
-  return {
-    entries: metrics.histogram(
-      'batch_entries',
-      'Entries in one batch',
-      [1, 2, 5, 10, 20, 50, 100, 200, 500],
-      ['hop'],
-    ),
-    queueAge: metrics.histogram(
-      'batch_queue_age_seconds',
-      'How long the oldest entry of a batch had waited when the batch was sent',
-      [0.001, 0.005, 0.01, 0.05, 0.1, 0.2, 0.5, 1, 2],
-      ['hop'],
-    ),
-    dropped: metrics.counter(
-      'batch_dropped_total',
-      'Entries whose time ran out before they were sent',
-      ['hop'],
-    ),
-  };
 }
