@@ -17,6 +17,8 @@ export interface GateView {
   /** When a closing was last heard of, Redis time in ms. */
   readonly closingMs: number | undefined;
   readonly pendingOrders: number;
+  /** Redis time in ms at which the oldest of them was admitted. */
+  readonly oldestPendingMs: number | undefined;
 }
 
 /** A pending entry as the gate keeps it. */
@@ -50,19 +52,21 @@ async function readChunk(
   pipeline.info('server').info('replication');
   for (const skuId of skuIds) {
     const { avail, meta, pending } = skuKeys(skuId);
-    pipeline.get(avail).zcard(pending);
+    pipeline.get(avail).zcard(pending).zrange(pending, '0', '0', 'WITHSCORES');
     pipeline.hmget(meta, ...metaFields);
   }
   const replies = await answersOf(pipeline);
   const runId = /run_id:(\w+)/.exec(String(replies[0]))?.[1];
   const replid = /master_replid:(\w+)/.exec(String(replies[1]))?.[1];
   return skuIds.map((_, index) => {
-    const [available, pendingOrders, meta] = replies.slice(2 + index * 3) as [
+    const [available, pendingOrders, oldest, meta] = replies.slice(2 + index * 4) as [
       string | null,
       number,
+      string[],
       (string | null)[],
     ];
-    return viewOf(available, pendingOrders, meta, { runId, replid });
+    const view = viewOf(available, pendingOrders, meta, { runId, replid });
+    return oldest[1] === undefined ? view : { ...view, oldestPendingMs: Number(oldest[1]) };
   });
 }
 
@@ -88,20 +92,14 @@ function viewOf(
     settingsVersion: BigInt(settingsVersion ?? -1),
     closingMs: closingMs ? Number(closingMs) : undefined,
     pendingOrders,
+    oldestPendingMs: undefined,
   };
 }
 
-/** Age of the oldest pending entry in ms (0 without one), and how many users the gate knows. */
-export async function readGateDetails(
-  connection: GateConnection,
-  skuId: bigint,
-): Promise<{ oldestPendingAgeMs: number; buyers: number }> {
-  const { pending, buyers } = skuKeys(skuId);
-  const pipeline = connection.redis.pipeline().zrange(pending, '0', '0', 'WITHSCORES').hlen(buyers);
-  const [oldest, count] = (await answersOf(pipeline)) as [string[], number];
-  const sinceMs = oldest[1] === undefined ? undefined : Number(oldest[1]);
-  const ageMs = sinceMs === undefined ? 0 : Math.max(0, connection.redisNowMs() - sinceMs);
-  return { oldestPendingAgeMs: Math.round(ageMs), buyers: count };
+/** How many users a gate knows. @throws as `readGates` */
+export async function countBuyers(connection: GateConnection, skuId: bigint): Promise<number> {
+  const [count] = await answersOf(connection.redis.pipeline().hlen(skuKeys(skuId).buyers));
+  return count as number;
 }
 
 /** Orders that have been pending for at least `ageMs`, the oldest `max` of each SKU. */

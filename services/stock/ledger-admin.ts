@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import type { PoolConnection, ResultSetHeader, RowDataPacket } from 'mysql2/promise';
+import type { PoolConnection, RowDataPacket } from 'mysql2/promise';
 import type { Deadline } from '../runtime/deadline.ts';
 import { duplicateKeyErrno, mysqlErrno, type Pool, transaction } from '../runtime/mysql.ts';
 import { invalidRequest, Refusal } from '../runtime/refusals.ts';
@@ -109,7 +109,7 @@ export async function adjustStock(
   { skuId, delta, requestId }: { skuId: bigint; delta: bigint; requestId: string },
   deadline: Deadline,
 ): Promise<Adjustment> {
-  return await transaction(pool, { deadline }, async (connection) => {
+  const work = async (connection: PoolConnection): Promise<Adjustment> => {
     // Its lock makes copies of one request wait for each other.
     const sku = await lockSku(connection, skuId);
     const key = Buffer.from(requestId, 'latin1');
@@ -132,12 +132,19 @@ export async function adjustStock(
       'INSERT INTO stock_adjustments (request_id, sku_id, delta) VALUES (?, ?, ?)',
       [key, skuId, delta],
     );
-    await connection.query<ResultSetHeader>(
+    await connection.query(
       'UPDATE skus SET supplied = supplied + ?, available = available + ? WHERE sku_id = ?',
       [delta, delta, skuId],
     );
     return { sku: await lockSku(connection, skuId), replayed: false };
-  });
+  };
+  try {
+    return await transaction(pool, { deadline }, work);
+  } catch (error) {
+    // Only an adjustment of another SKU can have come in between.
+    if (mysqlErrno(error) === duplicateKeyErrno) throw new Refusal('IDEMPOTENCY_KEY_REUSED');
+    throw error;
+  }
 }
 
 async function lockSku(connection: PoolConnection, skuId: bigint): Promise<SkuRow> {

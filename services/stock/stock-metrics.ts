@@ -1,0 +1,78 @@
+import { type Counter, type Gauge, Histogram } from 'prom-client';
+import type { BatcherMetrics } from '../runtime/batcher.ts';
+import type { Metrics } from '../runtime/metrics.ts';
+
+/** What became of one order's reservation. */
+export type DeductStatus = 'success' | 'rejected' | 'failed' | 'unknown';
+
+export interface StockMetrics {
+  readonly deducted: Counter<'status'>;
+  readonly batchEntries: Histogram<'hop'>;
+  /** For batchers of chunks: what is in a chunk only their `run` can count, into `batchEntries`. */
+  readonly chunkHops: BatcherMetrics;
+  readonly breakerState: Gauge<'name'>;
+  readonly pendingAgeSeconds: Gauge;
+  readonly pendingOrders: Gauge;
+  readonly gateDifference: Gauge;
+  readonly resyncs: Counter<'cause'>;
+  readonly sweepLagSeconds: Gauge;
+  readonly sweepUndecided: Gauge;
+  readonly fenced: Counter;
+  readonly credits: Counter<'result'>;
+}
+
+const batchEntries = [1, 2, 5, 10, 25, 50, 100, 250, 500];
+const queueSeconds = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1];
+
+export function createStockMetrics(metrics: Metrics): StockMetrics {
+  return {
+    deducted: metrics.counter('stock_deduct_total', 'Reservations of orders, by outcome', [
+      'status',
+    ]),
+    batchEntries: metrics.histogram('batch_entries', 'Entries in one batch', batchEntries, ['hop']),
+    chunkHops: {
+      entries: new Histogram({
+        name: 'chunks',
+        help: 'Not registered',
+        labelNames: ['hop'],
+        registers: [],
+      }),
+      queueAge: metrics.histogram(
+        'batch_queue_age_seconds',
+        'How long the oldest entry of a batch had waited when it was sent',
+        queueSeconds,
+        ['hop'],
+      ),
+      dropped: metrics.counter('batch_dropped_total', 'Entries whose time ran out in the queue', [
+        'hop',
+      ]),
+    },
+    breakerState: metrics.gauge(
+      'circuit_breaker_state',
+      'Circuit breakers: 0 closed, 1 half-open, 2 open',
+      ['name'],
+    ),
+    pendingAgeSeconds: metrics.gauge(
+      'stock_pending_age_seconds',
+      'Age of the oldest order that passed a gate and is not known to be in the ledger',
+    ),
+    pendingOrders: metrics.gauge('stock_pending_orders', 'Such orders, over all SKUs'),
+    gateDifference: metrics.gauge(
+      'stock_gate_difference_units',
+      'Units by which gates and ledger differ, over all SKUs without pending orders',
+    ),
+    resyncs: metrics.counter('stock_resync_total', 'Gates installed from the ledger, by cause', [
+      'cause',
+    ]),
+    sweepLagSeconds: metrics.gauge(
+      'stock_sweep_lag_seconds',
+      'How far the check of holds against orders is behind the age at which it is due',
+    ),
+    sweepUndecided: metrics.gauge(
+      'stock_sweep_undecided',
+      'Orders whose existence is not decided yet',
+    ),
+    fenced: metrics.counter('stock_fenced_total', 'Pending lines settled by the loop'),
+    credits: metrics.counter('stock_credit_total', 'Credits to gates, by result', ['result']),
+  };
+}
