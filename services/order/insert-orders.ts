@@ -3,15 +3,14 @@ import { Batcher, type BatcherMetrics } from '../runtime/batcher.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import type { Log } from '../runtime/log.ts';
-import { mysqlErrno, type PoolConnection } from '../runtime/mysql.ts';
+import { mysqlErrno } from '../runtime/mysql.ts';
 import { Refusal } from '../runtime/refusals.ts';
-import { insertOneByOne } from './insert-one-by-one.ts';
+import { insertApart } from './insert-apart.ts';
+import { insertRows } from './insert-rows.ts';
 import { type InsertOutcome, type NewOrder, orderOf } from './new-order.ts';
 import { type OrderDatabase, StaleSlotMap } from './order-database.ts';
 import { eventOf, insertOutboxRow } from './order-rows.ts';
-import { type OrderShards, tableSuffix } from './order-shards.ts';
-import { insertItemsSql, insertOrdersSql } from './order-statements.ts';
-import { byTable } from './read-orders.ts';
+import type { OrderShards } from './order-shards.ts';
 import { findTaken } from './taken-keys.ts';
 
 export interface InsertOrdersOptions {
@@ -35,8 +34,8 @@ export interface InsertOrders {
 
 /** Orders in one transaction at most. */
 const entriesMax = 500;
-/** Two tries lose one deadlock; a lock that stays is left to the row-by-row way. */
-const attemptsMax = 2;
+/** A lock that stays would only be waited for again; what was refused once is inserted apart. */
+const attemptsMax = 1;
 
 const unknown = (cause: unknown): Refusal =>
   cause instanceof Refusal && cause.reason === 'OUTCOME_UNKNOWN'
@@ -101,37 +100,41 @@ async function insertDistinct(
   deadline: Deadline,
 ): Promise<void> {
   if (batch.length === 0) return;
-  if (await insertTogether(options, database, batch, outcomes, deadline)) return;
-  const { shards } = options;
-  const taken = await findTaken(shards, database, batch, deadline);
+  let refusedBy = await insertTogether(options, database, batch, outcomes, deadline);
+  if (refusedBy === undefined) return;
+  const taken = await findTaken(options.shards, database, batch, deadline);
   for (const [entry, outcome] of taken) outcomes.set(entry, outcome);
   const rest = batch.filter((entry) => !outcomes.has(entry));
   if (rest.length === 0) return;
-  if (taken.size > 0 && (await insertTogether(options, database, rest, outcomes, deadline))) return;
+  if (taken.size > 0) {
+    refusedBy = await insertTogether(options, database, rest, outcomes, deadline);
+    if (refusedBy === undefined) return;
+  }
   // Something else is wrong with one of them; the others must not suffer.
-  await insertOneByOne(options, database, rest, outcomes, deadline);
+  const apart = await insertApart(options, database, rest, refusedBy, deadline);
+  for (const [entry, outcome] of apart) outcomes.set(entry, outcome);
 }
 
-/** One transaction for all of them. @returns false if the server refused a row; nothing was done */
+/** One transaction for all of them. @returns why the server refused a row; then nothing was done */
 async function insertTogether(
   options: InsertOrdersOptions,
   database: OrderDatabase,
   batch: readonly NewOrder[],
   outcomes: Map<NewOrder, InsertOutcome | Error>,
   deadline: Deadline,
-): Promise<boolean> {
+): Promise<number | undefined> {
   const { shards, expiryMs, onCommit } = options;
   const info = failpoints.on ? { orderIds: batch.map(({ orderId }) => orderId) } : {};
   if (failpoints.on) await failpoints.hit('order.before_begin', info);
-  let orders: Order[];
+  let orders: ReadonlyMap<NewOrder, Order>;
   try {
     orders = await database.transaction(
       { deadline, mapVersion: shards.version, attempts: attemptsMax },
       async (connection, now) => {
         if (failpoints.on) await failpoints.hit('order.after_begin', info);
-        const made = batch.map((entry) => orderOf(entry, now, expiryMs));
+        const made = new Map(batch.map((entry) => [entry, orderOf(entry, now, expiryMs)]));
         await insertRows(shards, connection, batch, made);
-        await insertOutboxRow(connection, made.map(eventOf));
+        await insertOutboxRow(connection, [...made.values()].map(eventOf));
         if (failpoints.on) await failpoints.hit('order.after_insert', info);
         if (failpoints.on) await failpoints.hit('order.before_commit', info);
         return made;
@@ -139,35 +142,14 @@ async function insertTogether(
     );
   } catch (error) {
     // Any complaint of the server is about a row of this batch: a taken key, a lock, a value.
-    if (mysqlErrno(error) !== undefined) return false;
+    const errno = mysqlErrno(error);
+    if (errno !== undefined) return errno;
     throw error;
   }
   if (failpoints.on) await failpoints.hit('order.after_commit', info);
   onCommit(database.index);
-  for (const [index, entry] of batch.entries()) {
-    outcomes.set(entry, { kind: 'created', order: orders[index] as Order });
-  }
-  return true;
-}
-
-async function insertRows(
-  shards: OrderShards,
-  connection: PoolConnection,
-  batch: readonly NewOrder[],
-  orders: readonly Order[],
-): Promise<void> {
-  const rows = batch.map((entry, index) => ({
-    order: orders[index] as Order,
-    fingerprintHex: entry.draft.fingerprintHex,
-    slot: entry.draft.slot,
-  }));
-  const groups = [...byTable(shards, rows, ({ slot }) => slot)].sort(([a], [b]) => a - b);
-  const statements = groups.flatMap(([table, group]) => [
-    insertOrdersSql(tableSuffix(table), group),
-    insertItemsSql(tableSuffix(table), group),
-  ]);
-  // One round trip for all tables; the server stops at the first statement that fails.
-  await connection.query(statements.join(';'));
+  for (const [entry, order] of orders) outcomes.set(entry, { kind: 'created', order });
+  return undefined;
 }
 
 /**

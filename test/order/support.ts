@@ -1,4 +1,4 @@
-import { createConnection, type RowDataPacket } from 'mysql2/promise';
+import { type Connection, createConnection, type RowDataPacket } from 'mysql2/promise';
 import { migrateAll } from '../../db/migrate.ts';
 import {
   type CreateOrderRequest,
@@ -64,9 +64,19 @@ export async function startOrderBench(
     async close() {},
   };
 
+  const connections = await Promise.all(
+    Array.from({ length: orderShards.databases }, (_, index) =>
+      createConnection({
+        uri: mysqlUrl,
+        timezone: 'Z',
+        database: `${prefix}_order_${index}`,
+        supportBigNumbers: true,
+        bigNumberStrings: true,
+      }),
+    ),
+  );
   async function sql<Row extends RowDataPacket>(database: number, statement: string) {
-    await admin.query(`USE ${prefix}_order_${database}`);
-    const [rows] = await admin.query<Row[]>(statement);
+    const [rows] = await (connections[database] as Connection).query<Row[]>(statement);
     return rows;
   }
 
@@ -119,7 +129,7 @@ export async function startOrderBench(
       for (let database = 0; database < orderShards.databases; database += 1) {
         await admin.query(`DROP DATABASE IF EXISTS ${prefix}_order_${database}`);
       }
-      await admin.end();
+      await Promise.all([admin, ...connections].map((connection) => connection.end()));
     },
   };
 }

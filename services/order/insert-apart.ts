@@ -1,0 +1,132 @@
+import type { OutboxMessage } from '../../gen/sluice/event/v1/outbox.ts';
+import type { Order } from '../../gen/sluice/order/v1/order.ts';
+import type { Deadline } from '../runtime/deadline.ts';
+import type { Log } from '../runtime/log.ts';
+import {
+  duplicateKeyErrno,
+  lockWaitTimeoutErrno,
+  mysqlErrno,
+  type PoolConnection,
+} from '../runtime/mysql.ts';
+import { Refusal } from '../runtime/refusals.ts';
+import { insertRows } from './insert-rows.ts';
+import { type InsertOutcome, type NewOrder, orderOf } from './new-order.ts';
+import type { OrderDatabase } from './order-database.ts';
+import { eventOf, insertOutboxRow } from './order-rows.ts';
+import type { OrderShards } from './order-shards.ts';
+import { findTaken } from './taken-keys.ts';
+
+export interface InsertApartOptions {
+  readonly shards: OrderShards;
+  readonly expiryMs: number;
+  readonly log: Log;
+  readonly onCommit: (database: number) => void;
+}
+
+/** A row that waits for a lock costs a second. */
+const lockWaitMsMax = 1_100;
+const deadlockErrno = 1213;
+
+type RowFate = 'inserted' | 'taken' | 'failed';
+
+/** What one transaction has learned so far. */
+interface Progress {
+  readonly shards: OrderShards;
+  readonly connection: PoolConnection;
+  readonly deadline: Deadline;
+  readonly log: Log;
+  readonly orders: ReadonlyMap<NewOrder, Order>;
+  readonly fates: Map<NewOrder, RowFate>;
+  lockMet: boolean;
+}
+
+/**
+ * Inserts orders that the server has refused together, in one transaction: in halves, and in halves
+ * of those that are refused, down to the bad rows, so that the good ones are stored and each bad one
+ * is answered by itself.
+ *
+ * @param errno why the server refused them
+ * @throws as a transaction of the database; then none of them is stored, or all are unknown
+ */
+export async function insertApart(
+  { shards, expiryMs, log, onCommit }: InsertApartOptions,
+  database: OrderDatabase,
+  batch: readonly NewOrder[],
+  errno: number,
+  deadline: Deadline,
+): Promise<Map<NewOrder, InsertOutcome | Error>> {
+  const { orders, fates } = await database.transaction(
+    { deadline, mapVersion: shards.version },
+    async (connection, now) => {
+      const made = new Map(batch.map((entry) => [entry, orderOf(entry, now, expiryMs)]));
+      const progress: Progress = {
+        shards,
+        connection,
+        deadline,
+        log,
+        orders: made,
+        fates: new Map(),
+        lockMet: false,
+      };
+      await insertParts(progress, batch, errno);
+      const messages: OutboxMessage[] = [];
+      for (const [entry, order] of made) {
+        if (progress.fates.get(entry) === 'inserted') messages.push(eventOf(order));
+      }
+      if (messages.length > 0) await insertOutboxRow(connection, messages);
+      return progress;
+    },
+  );
+  onCommit(database.index);
+  const taken = batch.filter((entry) => fates.get(entry) === 'taken');
+  const outcomes = new Map<NewOrder, InsertOutcome | Error>(
+    await findTaken(shards, database, taken, deadline),
+  );
+  for (const [entry, order] of orders) {
+    if (fates.get(entry) === 'inserted') outcomes.set(entry, { kind: 'created', order });
+    else if (!outcomes.has(entry)) outcomes.set(entry, new Refusal('OUTCOME_UNKNOWN'));
+  }
+  return outcomes;
+}
+
+/** Row by row where one of them waits for a lock, because every statement with it waits again. */
+async function insertParts(
+  progress: Progress,
+  part: readonly NewOrder[],
+  errno: number,
+): Promise<void> {
+  const size = errno === lockWaitTimeoutErrno ? 1 : Math.ceil(part.length / 2);
+  for (let start = 0; start < part.length; start += size) {
+    await insertPart(progress, part.slice(start, start + size));
+  }
+}
+
+async function insertPart(progress: Progress, part: readonly NewOrder[]): Promise<void> {
+  const { shards, connection, deadline, orders, fates } = progress;
+  if (progress.lockMet && deadline.leftMs() < lockWaitMsMax) {
+    for (const entry of part) fates.set(entry, 'failed');
+    return;
+  }
+  // A lock timeout that ended the transaction (an option of the server) took the savepoint with it:
+  // then going back to it fails, and with it the whole.
+  await connection.query('SAVEPOINT part');
+  let errno: number;
+  try {
+    await insertRows(shards, connection, part, orders);
+    for (const entry of part) fates.set(entry, 'inserted');
+    return;
+  } catch (error) {
+    errno = mysqlErrno(error) ?? 0;
+    if (errno === 0 || errno === deadlockErrno) throw error;
+    await connection.query('ROLLBACK TO SAVEPOINT part');
+    if (part.length === 1) reportBadRow(progress, errno, error);
+  }
+  if (errno === lockWaitTimeoutErrno) progress.lockMet = true;
+  if (part.length > 1) await insertParts(progress, part, errno);
+  else fates.set(part[0] as NewOrder, errno === duplicateKeyErrno ? 'taken' : 'failed');
+}
+
+function reportBadRow({ log }: Progress, errno: number, error: unknown): void {
+  if (errno === duplicateKeyErrno || errno === lockWaitTimeoutErrno) return;
+  log.error({ err: error }, 'an order could not be stored');
+}
