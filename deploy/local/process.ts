@@ -150,7 +150,8 @@ export async function waitUntilReady({
   let last: unknown;
   while (performance.now() < deadline) {
     if (signal?.aborted) {
-      await child.stop();
+      // Not SIGTERM: MariaDB loses one that comes early in its start. None of ours has work to finish yet.
+      await child.kill();
       throw interruptedFailure(child.name);
     }
     if (!child.isRunning()) throw await diedFailure(child);
