@@ -81,7 +81,8 @@ for i = 1, count do
     answer = 2
   elseif record then
     local colon = string.find(record, ':', 1, true)
-    if string.sub(record, colon) ~= string.sub(new_record, string.find(new_record, ':', 1, true)) then
+    local new_colon = string.find(new_record, ':', 1, true)
+    if string.sub(record, colon) ~= string.sub(new_record, new_colon) then
       answer = 10
     elseif ARGV[field + 3] == '1' then
       answer = string.sub(record, 1, colon - 1)

@@ -1,0 +1,231 @@
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Redis } from 'ioredis';
+import { createChannel, createClientFactory, Metadata } from 'nice-grpc';
+import { errorDetailsClientMiddleware } from 'nice-grpc-error-details';
+import { migrateAll } from '../../db/migrate.ts';
+import { freePort } from '../../deploy/local/port.ts';
+import { startRedis } from '../../deploy/local/redis.ts';
+import {
+  type StockAdminServiceClient,
+  StockAdminServiceDefinition,
+} from '../../gen/sluice/stock/v1/stock_admin_service.ts';
+import {
+  type ReservationResult,
+  type StockReservation,
+  type StockServiceClient,
+  StockServiceDefinition,
+} from '../../gen/sluice/stock/v1/stock_service.ts';
+import { demoTokenSecret } from '../../services/runtime/env.ts';
+import { failpoints } from '../../services/runtime/failpoints.ts';
+import { createPool, type Pool } from '../../services/runtime/mysql.ts';
+import { createTokens } from '../../services/runtime/tokens.ts';
+import { compose } from '../../services/stock/compose.ts';
+import { readConfig } from '../../services/stock/config.ts';
+import { firstOrderIdAt } from '../../services/stock/order-clock.ts';
+import type { Resolution } from '../../services/stock/order-gateway.ts';
+import { dropDatabases } from '../support/databases.ts';
+import { eventually } from '../support/eventually.ts';
+import { mysqlUrl, uniquePrefix } from '../support/servers.ts';
+
+/** Age at which the loops settle; short, so that a test need not wait 15 s. */
+export const settleAgeMs = 1_000;
+
+/** A stock service of its own Redis and database, without Kafka, and an order service made of answers. */
+export interface StockSystem {
+  readonly stock: StockServiceClient;
+  readonly admin: StockAdminServiceClient;
+  readonly redis: Redis;
+  readonly pool: Pool;
+  /** What the order service answers for an id; LIVE unless told otherwise. */
+  readonly orders: { resolve: (orderId: bigint) => Resolution; asked: bigint[] };
+  readonly metricsPort: number;
+  /** Starts another copy of the service; it stops with the system. */
+  startCopy(variables?: Record<string, string>): Promise<StockClients>;
+  restartRedis(meanwhile?: (dir: string) => void): Promise<void>;
+  close(): Promise<void>;
+}
+
+export interface StockClients {
+  readonly stock: StockServiceClient;
+  readonly admin: StockAdminServiceClient;
+  readonly metricsPort: number;
+  stop(): Promise<void>;
+}
+
+export async function startStockSystem(
+  name: string,
+  variables: Record<string, string> = {},
+): Promise<StockSystem> {
+  const prefix = uniquePrefix(name);
+  const dir = mkdtempSync(join(tmpdir(), 'sluice-stock-'));
+  const redisDir = join(dir, 'redis');
+  let redisServer = await startRedis({ dir: redisDir, port: await freePort() });
+  const orderShards = { databases: 0, tables: 1 };
+  await migrateAll({ mysqlUrls: [mysqlUrl], databasePrefix: prefix, orderShards });
+  const orders: StockSystem['orders'] = { resolve: () => 'LIVE', asked: [] };
+  const env = {
+    SLUICE_MYSQL_URLS: mysqlUrl,
+    SLUICE_REDIS_URL: redisServer.url,
+    SLUICE_DATABASE_PREFIX: prefix,
+    SLUICE_STOCK_PORT: '0',
+    SLUICE_STOCK_METRICS_PORT: '0',
+    SLUICE_DEMO: '1',
+    SLUICE_LOG_LEVEL: process.env.SLUICE_LOG_LEVEL ?? 'silent',
+    SLUICE_SETTLE_AGE_MS: String(settleAgeMs),
+    ...variables,
+  };
+  const copies: StockClients[] = [];
+  const startCopy = async (more: Record<string, string> = {}): Promise<StockClients> => {
+    const copy = await startService({ ...env, ...more }, orders);
+    copies.push(copy);
+    return copy;
+  };
+  const { stock, admin, metricsPort } = await startCopy();
+  const redis = new Redis(redisServer.url, { maxRetriesPerRequest: null });
+  redis.on('error', () => undefined);
+  const pool = createPool(mysqlUrl, { database: `${prefix}_stock`, connectionsMax: 6 });
+  return {
+    ...{ stock, admin, redis, pool, orders, metricsPort, startCopy },
+    async restartRedis(meanwhile) {
+      const { port } = redisServer;
+      await redisServer.kill();
+      meanwhile?.(redisDir);
+      redisServer = await startRedis({ dir: redisDir, port });
+    },
+    async close() {
+      failpoints.clear();
+      for (const copy of copies) await copy.stop();
+      redis.disconnect();
+      await redisServer.stop();
+      await pool.end();
+      await dropDatabases(prefix);
+      rmSync(dir, { recursive: true, force: true });
+    },
+  };
+}
+
+async function startService(
+  env: Record<string, string>,
+  orders: StockSystem['orders'],
+): Promise<StockClients> {
+  const running = await compose(readConfig(env), {
+    followOrders: false,
+    order: {
+      async resolve(orderIds) {
+        orders.asked.push(...orderIds);
+        return orderIds.map(orders.resolve);
+      },
+      close() {},
+    },
+  });
+  const channel = createChannel(`127.0.0.1:${running.port}`);
+  const { token } = createTokens({ secret: demoTokenSecret }).sign({
+    userId: 1n,
+    role: 'admin',
+    ttlSeconds: 3_600,
+  });
+  const metadata = Metadata({ authorization: `Bearer ${token}` });
+  const factory = createClientFactory().use(errorDetailsClientMiddleware);
+  return {
+    stock: factory.create(StockServiceDefinition, channel),
+    admin: factory.create(StockAdminServiceDefinition, channel, { '*': { metadata } }),
+    metricsPort: running.metricsPort,
+    async stop() {
+      channel.close();
+      await running.lifecycle.stop();
+    },
+  };
+}
+
+let sequence = 0n;
+
+/** An order id of this moment. */
+export function newOrderId(): bigint {
+  sequence += 1n;
+  return firstOrderIdAt(Date.now()) + (sequence % (1n << 22n));
+}
+
+let lastSku = 0n;
+
+/** Creates a SKU and waits until its gate is open. */
+export async function newSku(
+  { admin }: Pick<StockSystem, 'admin'>,
+  supplied: bigint,
+  more: { limitPerUser?: number; openTime?: Date; closeTime?: Date; currency?: string } = {},
+): Promise<bigint> {
+  lastSku += 1n;
+  const skuId = lastSku;
+  const { currency = 'USD', ...settings } = more;
+  const unitPrice = { currencyCode: currency, minorUnits: 1_999n };
+  await admin.createSku({ skuId, title: `SKU ${skuId}`, unitPrice, supplied, ...settings });
+  await untilOpen({ admin }, skuId);
+  return skuId;
+}
+
+export async function untilOpen(
+  { admin }: Pick<StockSystem, 'admin'>,
+  skuId: bigint,
+): Promise<void> {
+  const isOpen = async (): Promise<boolean | undefined> =>
+    (await admin.getStockLayers({ skuId })).gate?.loaded;
+  await eventually(() => isOpen().catch(() => false), `the gate of SKU ${skuId} opens`, {
+    withinMs: 10_000,
+  });
+}
+
+let lastUser = 1_000n;
+
+/** A reservation of one unit of each SKU by a new user, unless told otherwise. */
+export function reservation(
+  skuIds: readonly bigint[],
+  more: Partial<StockReservation> & { quantity?: number } = {},
+): StockReservation {
+  lastUser += 1n;
+  const { quantity = 1, ...fields } = more;
+  return {
+    orderId: newOrderId(),
+    userId: lastUser,
+    requestId: `request ${lastUser}`,
+    fingerprint: Buffer.alloc(16, 7),
+    lines: skuIds.map((skuId) => ({ skuId, quantity })),
+    ...fields,
+  };
+}
+
+/** Reserves one order and answers its outcome. */
+export async function reserve(
+  { stock }: Pick<StockSystem, 'stock'>,
+  order: StockReservation,
+): Promise<NonNullable<ReservationResult['outcome']>> {
+  const { results } = await stock.reserveStock({ reservations: [order] });
+  return results[0]?.outcome as NonNullable<ReservationResult['outcome']>;
+}
+
+/** The holds of an order as `sku:state`, ascending. */
+export async function holdsOf(pool: Pool, orderId: bigint): Promise<string[]> {
+  const [rows] = await pool.query(
+    'SELECT sku_id, state FROM stock_holds WHERE order_id = ? ORDER BY sku_id',
+    [orderId],
+  );
+  return (rows as Record<string, unknown>[]).map((row) => `${row.sku_id}:${row.state}`);
+}
+
+/** Waits until gate and ledger agree and nothing is pending; answers the units available. */
+export async function atRest(
+  { admin }: Pick<StockSystem, 'admin'>,
+  skuId: bigint,
+): Promise<number> {
+  let available = -1n;
+  await eventually(
+    async () => {
+      const { gate, ledger } = await admin.getStockLayers({ skuId });
+      available = ledger?.available ?? -1n;
+      return gate?.loaded && gate.pendingOrders === 0n && gate.available === available;
+    },
+    `gate and ledger of SKU ${skuId} agree`,
+    { withinMs: 20_000 },
+  );
+  return Number(available);
+}
