@@ -46,7 +46,12 @@ export async function findHighestRate(options: SearchOptions): Promise<number> {
   return good;
 }
 
+/** A step may fail because the machine did something else; a rate that is not held fails again. */
 async function isHeld(options: SearchOptions, rate: number): Promise<boolean> {
+  return (await tryRate(options, rate)) || (await tryRate(options, rate));
+}
+
+async function tryRate(options: SearchOptions, rate: number): Promise<boolean> {
   const { target, recorder, stepSeconds, onStep } = options;
   const load = await offerLoad({ target, recorder, rate, seconds: stepSeconds });
   const summary = recorder.summary(load.from, load.to);

@@ -17,7 +17,10 @@ import { reportText, type ScenarioReport } from './report.ts';
 import { openSale, type Sale } from './sale.ts';
 
 /** Compiles the hot paths and fills the connections before anything is measured. */
-const warmUp = { rate: 500, seconds: 4 };
+const warmUp = [
+  { rate: 500, seconds: 4 },
+  { rate: 1_500, seconds: 4 },
+];
 const startRates: Readonly<Record<ScenarioName, number>> = {
   batch: 3_000,
   unary: 1_000,
@@ -67,7 +70,7 @@ async function runScenario(
   const target = createTarget(scenario, options, stack, sale, recorder);
   try {
     progress(`${scenario}: warming up`);
-    await offerLoad({ target, recorder, ...warmUp });
+    for (const step of warmUp) await offerLoad({ target, recorder, ...step });
     const highestRate = options.rate
       ? undefined
       : await search(scenario, options, target, recorder);
