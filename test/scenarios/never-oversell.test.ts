@@ -117,10 +117,8 @@ async function saleThroughLossOf(skuIds: readonly bigint[], lose: () => Promise<
   // Ten seconds is the promise itself: the time by which the gate must be open again.
   await eventually(
     async () => {
-      const layers = await Promise.all(
-        skuIds.map((skuId) => system.admin.getStockLayers({ skuId })),
-      );
-      return layers.every(({ gate }) => gate?.loaded);
+      const open = await Promise.all(skuIds.map((skuId) => system.gateOpen(skuId)));
+      return open.every(Boolean);
     },
     'every gate is open again',
     { withinMs: 10_000 },

@@ -19,10 +19,7 @@ function click(userId: bigint, requestId: string, quantity = 1): Click {
   return { userId, requestId, lines: [{ skuId, quantity }], outcomes: [] };
 }
 
-async function gateLoaded(): Promise<boolean> {
-  const { gate } = await system.admin.getStockLayers({ skuId });
-  return gate?.loaded ?? false;
-}
+const gateLoaded = (): Promise<boolean> => system.gateOpen(skuId);
 
 async function ordersOf(userId: bigint): Promise<string[]> {
   const orders = await readOrders(system.orderPools);

@@ -71,6 +71,8 @@ export interface System {
   restartRedis(args?: readonly string[]): Promise<void>;
   readonly stockPool: Pool;
   readonly orderPools: readonly Pool[];
+  /** Whether a SKU's gate is open; no while Redis is away. */
+  gateOpen(skuId: bigint): Promise<boolean>;
   /** Creates a SKU and waits until its gate is open. */
   createSku(sku: { skuId: bigint; supplied: bigint; limitPerUser?: number }): Promise<void>;
   close(): Promise<void>;
@@ -136,6 +138,11 @@ export async function startSystem(options: SystemOptions): Promise<System> {
     pool(`${prefix}_order_${index}`),
   );
 
+  const gateOpen = async (skuId: bigint): Promise<boolean> => {
+    const layers = await admin.getStockLayers({ skuId }).catch(() => undefined);
+    return layers?.gate?.loaded ?? false;
+  };
+
   return {
     prefix,
     orders: orderProcesses,
@@ -155,6 +162,7 @@ export async function startSystem(options: SystemOptions): Promise<System> {
     },
     stockPool,
     orderPools,
+    gateOpen,
     async createSku({ skuId, supplied, limitPerUser = 0 }) {
       await admin.createSku({
         skuId,
@@ -163,10 +171,7 @@ export async function startSystem(options: SystemOptions): Promise<System> {
         supplied,
         limitPerUser,
       });
-      await eventually(async () => {
-        const { gate } = await admin.getStockLayers({ skuId });
-        return gate?.loaded;
-      }, `the gate of SKU ${skuId} opens`);
+      await eventually(() => gateOpen(skuId), `the gate of SKU ${skuId} opens`);
     },
     async close() {
       for (const channel of channels) channel.close();
