@@ -1,0 +1,185 @@
+import assert from 'node:assert/strict';
+import { after, test } from 'node:test';
+import { OrderEvent } from '../../gen/sluice/event/v1/order_event.ts';
+import { OrderStatus } from '../../gen/sluice/order/v1/order.ts';
+import { Deadline } from '../../services/runtime/deadline.ts';
+import { failpoints } from '../../services/runtime/failpoints.ts';
+import { createLog } from '../../services/runtime/log.ts';
+import { createMetrics } from '../../services/runtime/metrics.ts';
+import { createFollowOrders, decodeOrderEvent } from '../../services/stock/follow-orders.ts';
+import type { Gate } from '../../services/stock/gate.ts';
+import { moveHolds, type OrderMove } from '../../services/stock/ledger-moves.ts';
+import { createReleaseStock } from '../../services/stock/release-stock.ts';
+import { createStockMetrics } from '../../services/stock/stock-metrics.ts';
+import { atRest, holdsOf, newSku, reservation, reserve, startStockSystem } from './support.ts';
+
+const system = await startStockSystem('release');
+after(() => system.close());
+
+async function figures(skuId: bigint): Promise<bigint[]> {
+  const { sku } = await system.stock.getSku({ skuId });
+  return [sku?.available ?? -1n, sku?.held ?? -1n, sku?.sold ?? -1n];
+}
+
+test('a release gives back what is held, once, however often it is asked for', async () => {
+  const [first, second] = [await newSku(system, 5n), await newSku(system, 5n)];
+  const order = reservation([first, second], { quantity: 2 });
+  await reserve(system, order);
+  const { orderId, userId, requestId } = order;
+  const release = { orderId, userId, requestId, skuIds: [first, second] };
+  const answers = await Promise.all(
+    Array.from({ length: 8 }, () => system.stock.releaseStock({ releases: [release, release] })),
+  );
+  const units = answers.flatMap(({ releasedUnits }) => releasedUnits);
+  assert.equal(
+    units.reduce((sum, each) => sum + each),
+    4n,
+  );
+  assert.deepEqual(await holdsOf(system.pool, orderId), [`${first}:3`, `${second}:3`]);
+  for (const skuId of [first, second]) {
+    assert.equal(await atRest(system, skuId), 5);
+    assert.deepEqual(await figures(skuId), [5n, 0n, 0n]);
+  }
+});
+
+test('the gate has the units back when a release is answered, and the request starts over', async () => {
+  const skuId = await newSku(system, 1n);
+  const order = reservation([skuId]);
+  await reserve(system, order);
+  const { orderId, userId, requestId } = order;
+  await system.stock.releaseStock({ releases: [{ orderId, userId, requestId, skuIds: [skuId] }] });
+  const next = { ...order, orderId: orderId + 1n };
+  assert.equal((await reserve(system, next)).$case, 'reserved');
+  assert.equal((await reserve(system, { ...order, requestId: 'z' })).$case, 'refused');
+});
+
+test('a release of an order without rows leaves fences, and its late post is dead', async () => {
+  const [first, second] = [await newSku(system, 5n), await newSku(system, 5n)];
+  const order = reservation([first, second]);
+  const { orderId, userId, requestId } = order;
+  const release = { orderId, userId, requestId, skuIds: [first, second] };
+  for (let time = 0; time < 2; time += 1) {
+    const { releasedUnits } = await system.stock.releaseStock({ releases: [release] });
+    assert.deepEqual(releasedUnits, [0n]);
+  }
+  assert.deepEqual(await holdsOf(system.pool, orderId), [`${first}:5`, `${second}:5`]);
+  assert.equal((await reserve(system, order)).$case, 'dead');
+  await system.stock.releaseStock({ releases: [release] });
+  for (const skuId of [first, second]) assert.equal(await atRest(system, skuId), 5);
+});
+
+test('a release between the gate and the post credits what is pending, and bars the post', async () => {
+  const skuId = await newSku(system, 3n);
+  const order = reservation([skuId]);
+  const { orderId, userId, requestId } = order;
+  let hits = 0;
+  failpoints.set('stock.before_post', async () => {
+    hits += 1;
+    if (hits > 1) return;
+    await system.stock.releaseStock({
+      releases: [{ orderId, userId, requestId, skuIds: [skuId] }],
+    });
+  });
+  const outcome = await reserve(system, order);
+  failpoints.clear();
+  assert.equal(outcome.$case, 'dead');
+  const { gate } = await system.admin.getStockLayers({ skuId });
+  assert.deepEqual([gate?.available, gate?.pendingOrders], [3n, 0n]);
+});
+
+/** The releases of a service, without the service, so that a test may disturb the gate. */
+function releasesWith(gate: Partial<Gate>) {
+  const log = createLog('test', 'silent');
+  const metrics = createStockMetrics(createMetrics('test'));
+  const creditFenced = async (): Promise<void> => {};
+  const { pool } = system;
+  return createReleaseStock({ pool, gate: gate as Gate, creditFenced, metrics, log });
+}
+
+test('a credit that the gate did not answer is not sent again, and heals by itself', async () => {
+  const skuId = await newSku(system, 5n);
+  const order = reservation([skuId]);
+  await reserve(system, order);
+  let calls = 0;
+  const releases = releasesWith({
+    release: () => {
+      calls += 1;
+      return Promise.reject(new Error('no answer'));
+    },
+  });
+  const move: OrderMove = {
+    ...{ orderId: order.orderId, move: 'RELEASE', fenceSkuIds: [] },
+    ...{ userId: 0n, requestId: '' },
+  };
+  const options = { forgetRequests: false };
+  assert.deepEqual(await releases.release([move], options, Deadline.after(5_000)), [1n]);
+  assert.equal(calls, 1);
+  assert.equal(await atRest(system, skuId), 5, 'the contradiction was healed');
+});
+
+test('order events sell, release and restock; repeated and disordered they do the same', async () => {
+  const skuId = await newSku(system, 9n);
+  const orders = await Promise.all(
+    Array.from({ length: 4 }, async () => {
+      const order = reservation([skuId]);
+      await reserve(system, order);
+      return order.orderId;
+    }),
+  );
+  const [paid, cancelled, restocked, refunded] = orders as [bigint, bigint, bigint, bigint];
+  const event = (orderId: bigint, status: OrderStatus, restock = false): OrderEvent =>
+    OrderEvent.fromPartial({ orderId, status, restock });
+  const { ORDER_STATUS_PAID: PAID, ORDER_STATUS_REFUNDED: REFUNDED } = OrderStatus;
+  const events = [
+    event(restocked, REFUNDED, true),
+    event(paid, OrderStatus.ORDER_STATUS_PENDING),
+    event(paid, PAID),
+    event(cancelled, OrderStatus.ORDER_STATUS_CANCELLED),
+    event(restocked, PAID),
+    event(refunded, PAID),
+    event(refunded, REFUNDED),
+  ];
+  const follow = createFollowOrders(
+    releasesWith({ release: () => Promise.resolve('CREDITED' as const) }),
+  );
+  for (let time = 0; time < 2; time += 1) await follow(events, Deadline.after(5_000));
+  assert.deepEqual(await Promise.all(orders.map((orderId) => holdsOf(system.pool, orderId))), [
+    [`${skuId}:2`],
+    [`${skuId}:3`],
+    [`${skuId}:4`],
+    [`${skuId}:2`],
+  ]);
+  assert.deepEqual(await figures(skuId), [7n, 0n, 2n]);
+});
+
+test('an event that cannot be understood is refused when it is read', () => {
+  const bytes = (event: Partial<OrderEvent>): Uint8Array =>
+    OrderEvent.encode(OrderEvent.fromPartial(event)).finish();
+  const status = OrderStatus.ORDER_STATUS_PAID;
+  assert.equal(decodeOrderEvent(bytes({ orderId: 5n, status })).orderId, 5n);
+  assert.throws(() => decodeOrderEvent(Buffer.from('not an event')));
+  assert.throws(() => decodeOrderEvent(bytes({ status })), /names no order/);
+  assert.throws(() => decodeOrderEvent(bytes({ orderId: 5n })), /status 0/);
+  const newer = bytes({ orderId: 5n, status: 99 as OrderStatus });
+  assert.throws(() => decodeOrderEvent(newer), /status 99/);
+});
+
+test('releases and payments of one order at the same time leave exactly one effect', async () => {
+  const skuId = await newSku(system, 50n);
+  const orders = Array.from({ length: 20 }, () => reservation([skuId]));
+  await system.stock.reserveStock({ reservations: orders });
+  const moves = (move: 'RELEASE' | 'SELL'): OrderMove[] =>
+    orders.map(({ orderId }) => ({ orderId, move, fenceSkuIds: [], userId: 0n, requestId: '' }));
+  const both = await Promise.all(
+    (['RELEASE', 'SELL'] as const).map((move) =>
+      moveHolds(system.pool, moves(move), Deadline.after(5_000)),
+    ),
+  );
+  assert.equal(
+    both.reduce((sum, { moved }) => sum + moved.length, 0),
+    20,
+  );
+  const [available, held, sold] = (await figures(skuId)) as [bigint, bigint, bigint];
+  assert.equal(available + sold, 50n);
+  assert.equal(held, 0n);
+});
