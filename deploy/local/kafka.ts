@@ -4,7 +4,7 @@ import { existsSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { promisify } from 'node:util';
 import { Failure, messageOf } from './failure.ts';
-import { kafkaJars } from './kafka-jars.ts';
+import { classArchiveFile, kafkaJars } from './kafka-jars.ts';
 import { isPortOpen } from './port.ts';
 import { type ManagedProcess, spawnLogged, waitUntilReady } from './process.ts';
 import { requireProgram } from './programs.ts';
@@ -26,6 +26,8 @@ export type KafkaOptions = {
   recordDir?: string;
   /** Default: kafka.log in `dir`. */
   logFile?: string;
+  /** More arguments for Java itself. */
+  javaArgs?: readonly string[];
 };
 
 export type KafkaBroker = ManagedProcess & {
@@ -49,7 +51,8 @@ export async function startKafka(options: KafkaOptions): Promise<KafkaBroker> {
     command: java,
     args: [
       ...['-Xms256m', '-Xmx256m', '-XX:+UseSerialGC', '-XX:MaxDirectMemorySize=64m', '-Xss512k'],
-      ...['-XX:+ExitOnOutOfMemoryError', ...loggingArguments],
+      ...['-XX:+ExitOnOutOfMemoryError', ...startUpArguments(), ...loggingArguments],
+      ...(options.javaArgs ?? []),
       ...['-cp', classPath, 'kafka.Kafka', properties],
     ],
     logFile: options.logFile ?? join(dir, 'kafka.log'),
@@ -65,8 +68,20 @@ export async function startKafka(options: KafkaOptions): Promise<KafkaBroker> {
   return { ...child, brokers: `127.0.0.1:${port}`, port };
 }
 
+/** Together they start the broker in a third of the time: compile quickly rather than well, and load the classes from the archive. */
+function startUpArguments(): string[] {
+  const archive = classArchiveFile();
+  return [
+    '-XX:TieredStopAtLevel=1',
+    '-Xshare:auto',
+    // Another Java's archive is not used; that is no reason for a warning.
+    '-Xlog:disable',
+    '-Xlog:all=error:stderr',
+    ...(existsSync(archive) ? [`-XX:SharedArchiveFile=${archive}`] : []),
+  ];
+}
+
 const loggingArguments = [
-  '-Xshare:auto',
   '-Dorg.slf4j.simpleLogger.defaultLogLevel=warn',
   '-Dorg.slf4j.simpleLogger.log.kafka.server.KafkaRaftServer=info',
   '-Dorg.slf4j.simpleLogger.showDateTime=true',
@@ -85,9 +100,10 @@ async function format(
     await run(
       java,
       [
-        ...['-Xmx128m', '-XX:TieredStopAtLevel=1', ...loggingArguments, '-cp', classPath],
+        ...['-Xmx128m', ...startUpArguments(), ...loggingArguments, '-cp', classPath],
         ...['kafka.tools.StorageTool', 'format', '--ignore-formatted'],
-        ...['-t', clusterId, '-c', properties],
+        // Joined by "=", because one id in 64 begins with a dash and would be read as an option.
+        ...[`--cluster-id=${clusterId}`, '-c', properties],
       ],
       { timeout: formatTimeoutMs },
     );
