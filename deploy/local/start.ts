@@ -6,7 +6,7 @@ import { checkExistingServers } from './existing-servers.ts';
 import { messageOf, printFailure } from './failure.ts';
 import { installMissingPackages } from './install-packages.ts';
 import { handleInterrupts } from './interrupt.ts';
-import { kafkaJars } from './kafka-jars.ts';
+import { prepareKafka } from './kafka-archive.ts';
 import { stopLeftovers } from './leftovers.ts';
 import { requireFreePort } from './port.ts';
 import { startServers } from './servers.ts';
@@ -154,7 +154,7 @@ async function prepareServers(
     installMissingPackages({ wanted, logsDir, say, signal }),
   );
   if (wanted.kafka) {
-    await terminal.step('Kafka jars', async (say) => await kafkaJars(say, signal));
+    await terminal.step('Kafka jars', (say) => prepareKafka(say, signal));
   }
 }
 

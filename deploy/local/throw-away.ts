@@ -1,7 +1,7 @@
 import { mkdirSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { installMissingPackages } from './install-packages.ts';
-import { kafkaJars } from './kafka-jars.ts';
+import { prepareKafka } from './kafka-archive.ts';
 import { stopLeftovers } from './leftovers.ts';
 import { sharedCacheDir } from './places.ts';
 import { freePort } from './port.ts';
@@ -51,7 +51,7 @@ export async function startThrowAwayServers(
   const { signal } = supervisor;
   await terminal.step('programs', async (say) => {
     await installMissingPackages({ wanted, logsDir, say, signal });
-    await kafkaJars(say, signal);
+    await prepareKafka(say, signal);
   });
   const [redis, mariadb, kafka] = [await freePort(), await freePort(), await freePort(2)];
   return await startServers({
