@@ -8,6 +8,7 @@ import {
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import type { DeadlineContext } from '../runtime/grpc-deadline.ts';
+import { encodeWhole } from '../runtime/grpc-messages.ts';
 import { type ServerService, service } from '../runtime/grpc-server.ts';
 import type { Log } from '../runtime/log.ts';
 import { toRefusalMessage } from '../runtime/refusal-status.ts';
@@ -99,7 +100,7 @@ export function createOrderService(options: OrderServerOptions): ServerService {
       throw notYet('RecordRefund');
     },
   };
-  return service(OrderServiceDefinition, implementation);
+  return service(encodeWhole(OrderServiceDefinition, ['batchCreateOrders']), implementation);
 }
 
 /** One order; a refusal is an answer here, because a batch carries it as one. */

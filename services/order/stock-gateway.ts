@@ -8,6 +8,7 @@ import { Batcher, type BatcherMetrics } from '../runtime/batcher.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import { createGrpcClient } from '../runtime/grpc-client.ts';
+import { encodeWhole } from '../runtime/grpc-messages.ts';
 import type { Log } from '../runtime/log.ts';
 
 /** What stock answered for one order. */
@@ -47,7 +48,7 @@ const callTable = {
 
 export function connectStock(options: StockGatewayOptions): StockGateway {
   const { addresses, log, inFlightMax, queueDepthMax, metrics, breakerState } = options;
-  const stock = createGrpcClient(StockServiceDefinition, {
+  const stock = createGrpcClient(encodeWhole(StockServiceDefinition, ['reserveStock']), {
     addresses,
     callTable,
     log,
