@@ -100,9 +100,8 @@ test('a first start ends with a curl that places an order', async () => {
   await first.untilUp();
   assert.match(first.output(), /demo sale +5 SKUs/);
   const response = await placePrintedOrder(first.output());
-  const { order } = { order: (await response.json()) as { orderId: string } };
   assert.equal(response.status, 201);
-  orderId = order.orderId;
+  orderId = ((await response.json()) as { orderId: string }).orderId;
   assert.deepEqual(runningNames(), [...servers, ...services].sort());
 
   const second = start();
