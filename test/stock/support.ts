@@ -40,6 +40,7 @@ export interface StockSystem {
   readonly pool: Pool;
   /** What the order service answers for an id; LIVE unless told otherwise. */
   readonly orders: { resolve: (orderId: bigint) => Resolution; asked: bigint[] };
+  readonly port: number;
   readonly metricsPort: number;
   /** Starts another copy of the service; it stops with the system. */
   startCopy(variables?: Record<string, string>): Promise<StockClients>;
@@ -50,6 +51,7 @@ export interface StockSystem {
 export interface StockClients {
   readonly stock: StockServiceClient;
   readonly admin: StockAdminServiceClient;
+  readonly port: number;
   readonly metricsPort: number;
   stop(): Promise<void>;
 }
@@ -82,12 +84,12 @@ export async function startStockSystem(
     copies.push(copy);
     return copy;
   };
-  const { stock, admin, metricsPort } = await startCopy();
+  const { stock, admin, port, metricsPort } = await startCopy();
   const redis = new Redis(redisServer.url, { maxRetriesPerRequest: null });
   redis.on('error', () => undefined);
   const pool = createPool(mysqlUrl, { database: `${prefix}_stock`, connectionsMax: 6 });
   return {
-    ...{ stock, admin, redis, pool, orders, metricsPort, startCopy },
+    ...{ stock, admin, redis, pool, orders, port, metricsPort, startCopy },
     async restartRedis(meanwhile) {
       const { port } = redisServer;
       await redisServer.kill();
@@ -131,6 +133,7 @@ async function startService(
   return {
     stock: factory.create(StockServiceDefinition, channel),
     admin: factory.create(StockAdminServiceDefinition, channel, { '*': { metadata } }),
+    port: running.port,
     metricsPort: running.metricsPort,
     async stop() {
       channel.close();

@@ -1,0 +1,236 @@
+import assert from 'node:assert/strict';
+import { cpSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, afterEach, test } from 'node:test';
+import { failpoints } from '../../services/runtime/failpoints.ts';
+import { Contradictions } from '../../services/stock/check-gates.ts';
+import { eventually } from '../support/eventually.ts';
+import {
+  atRest,
+  holdsOf,
+  newSku,
+  reservation,
+  reserve,
+  startStockSystem,
+  untilOpen,
+} from './support.ts';
+
+const system = await startStockSystem('resync');
+const copy = await system.startCopy();
+after(() => system.close());
+afterEach(() => failpoints.clear());
+
+/** Holds the first to come by until it is released. */
+function pauseAt(place: string): { reached: Promise<void>; release: () => void } {
+  let release = (): void => undefined;
+  const released = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const reached = new Promise<void>((resolve) => {
+    let used = false;
+    failpoints.set(place, async () => {
+      if (used) return;
+      used = true;
+      resolve();
+      await released;
+    });
+  });
+  return { reached, release };
+}
+
+async function epochOf(skuId: bigint): Promise<bigint> {
+  return (await system.stock.getSku({ skuId })).sku?.epoch ?? -1n;
+}
+
+test('a rebuilt gate has the figures and the buyers of the ledger, and a new epoch', async () => {
+  const skuId = await newSku(system, 10n, { limitPerUser: 3 });
+  const [kept, gone] = [reservation([skuId], { quantity: 3 }), reservation([skuId])];
+  await system.stock.reserveStock({ reservations: [kept, gone] });
+  const { orderId, userId, requestId } = gone;
+  await system.stock.releaseStock({ releases: [{ orderId, userId, requestId, skuIds: [] }] });
+  await atRest(system, skuId);
+  const before = await epochOf(skuId);
+  await system.redis.del(`{sku:${skuId}}:buyers`);
+  const rebuilt = await system.admin.rebuildStock({ skuId });
+  assert.equal(rebuilt.available, 7n);
+  assert.equal(rebuilt.epoch, before + 1n);
+  assert.deepEqual(await system.redis.hgetall(`{sku:${skuId}}:buyers`), {
+    [String(kept.userId)]: '3',
+    [String(gone.userId)]: '0',
+  });
+  const more = reservation([skuId], { userId: kept.userId });
+  assert.equal((await reserve(system, more)).$case, 'refused', 'the limit still counts');
+});
+
+test('after FLUSHALL every gate opens again without a buyer, and nothing is oversold', async () => {
+  const skuIds = [await newSku(system, 30n), await newSku(system, 30n)];
+  const orders = skuIds.flatMap((skuId) => Array.from({ length: 10 }, () => reservation([skuId])));
+  await system.stock.reserveStock({ reservations: orders });
+  await system.redis.flushall();
+  for (const skuId of skuIds) await untilOpen(system, skuId);
+  for (const skuId of skuIds) {
+    const reservations = Array.from({ length: 40 }, () => reservation([skuId]));
+    const { results } = await copy.stock.reserveStock({ reservations });
+    const kinds = results.map(({ outcome }) => outcome?.$case);
+    assert.equal(kinds.filter((kind) => kind === 'reserved').length, 20);
+    assert.equal(await atRest(system, skuId), 0);
+  }
+});
+
+test('after a restart on older data the gate opens with what the ledger has', async () => {
+  const skuId = await newSku(system, 10n);
+  const [, dir] = (await system.redis.config('GET', 'dir')) as string[];
+  cpSync(join(dir as string, 'appendonlydir'), join(dir as string, 'older'), { recursive: true });
+  await system.stock.reserveStock({
+    reservations: Array.from({ length: 6 }, () => reservation([skuId])),
+  });
+  await system.restartRedis((folder) => {
+    const to = join(folder, 'appendonlydir');
+    cpSync(join(folder, 'older'), to, { recursive: true, force: true });
+  });
+  await untilOpen(system, skuId);
+  assert.equal(await atRest(system, skuId), 4);
+});
+
+test('an order that passed the old gate is refused by the new epoch and bars nothing', async () => {
+  const skuId = await newSku(system, 5n);
+  const order = reservation([skuId]);
+  const post = pauseAt('stock.before_post');
+  const slow = reserve(system, order);
+  await post.reached;
+  await system.redis.flushall();
+  await untilOpen(system, skuId);
+  post.release();
+  const outcome = await slow;
+  assert.equal(outcome.$case, 'refused');
+  assert.deepEqual(await holdsOf(system.pool, order.orderId), []);
+  assert.equal((await reserve(system, order)).$case, 'reserved', 'the same id passes the new gate');
+  assert.equal(await atRest(system, skuId), 4);
+});
+
+test('an order pending when its gate closes is fenced if its post does not come in time', async () => {
+  const skuId = await newSku(system, 5n);
+  const order = reservation([skuId]);
+  const post = pauseAt('stock.before_post');
+  const slow = reserve(system, order);
+  await post.reached;
+  const { available } = await copy.admin.rebuildStock({ skuId });
+  assert.equal(available, 5n);
+  post.release();
+  assert.equal((await slow).$case, 'dead');
+  assert.deepEqual(await holdsOf(system.pool, order.orderId), [`${skuId}:5`]);
+  assert.equal(await atRest(system, skuId), 5);
+});
+
+test('an order posted while its gate closes is counted', async () => {
+  const skuId = await newSku(system, 5n);
+  const order = reservation([skuId]);
+  const post = pauseAt('stock.before_post');
+  const slow = reserve(system, order);
+  await post.reached;
+  const rebuilt = copy.admin.rebuildStock({ skuId });
+  await eventually(
+    async () => (await system.redis.hget(`{sku:${skuId}}:meta`, 'state')) === 'closing',
+    'the gate is closing',
+  );
+  post.release();
+  assert.equal((await slow).$case, 'reserved');
+  assert.equal((await rebuilt).available, 4n);
+  assert.equal(await atRest(system, skuId), 4);
+});
+
+test('a resync that stalled behind its read cannot install over a newer one', async () => {
+  const skuId = await newSku(system, 10n);
+  const read = pauseAt('stock.resync_read');
+  const stalled = system.admin.rebuildStock({ skuId }).catch(() => 'given up');
+  await read.reached;
+  await eventually(
+    async () => {
+      const { gate } = await copy.admin.getStockLayers({ skuId });
+      return gate?.loaded;
+    },
+    'another process takes the stale closing over',
+    { withinMs: 10_000 },
+  );
+  assert.equal((await reserve(copy, reservation([skuId]))).$case, 'reserved');
+  const epoch = await epochOf(skuId);
+  read.release();
+  await stalled;
+  assert.equal(await atRest(system, skuId), 9);
+  const { gate } = await copy.admin.getStockLayers({ skuId });
+  assert(gate?.epoch !== undefined && gate.epoch >= epoch);
+});
+
+test('a release between the read and the installation is not lost', async () => {
+  const skuId = await newSku(system, 10n);
+  const order = reservation([skuId]);
+  await reserve(system, order);
+  await atRest(system, skuId);
+  const install = pauseAt('stock.before_install');
+  const rebuilt = system.admin.rebuildStock({ skuId });
+  await install.reached;
+  const { orderId, userId, requestId } = order;
+  await copy.stock.releaseStock({ releases: [{ orderId, userId, requestId, skuIds: [] }] });
+  install.release();
+  assert.equal((await rebuilt).available, 9n, 'the read was before the release');
+  await eventually(
+    async () => (await copy.admin.getStockLayers({ skuId })).gate?.available === 10n,
+    'the credit comes when the gate is open',
+  );
+  assert.deepEqual(await system.redis.hgetall(`{sku:${skuId}}:buyers`), { [String(userId)]: '0' });
+});
+
+test('a gate that contradicts the ledger is put right without anybody asking', async () => {
+  const [low, zero, high] = [
+    await newSku(system, 10n),
+    await newSku(system, 10n),
+    await newSku(system, 10n),
+  ];
+  await system.redis.set(`{sku:${low}}:avail`, '3');
+  await system.redis.set(`{sku:${zero}}:avail`, '0');
+  await system.redis.set(`{sku:${high}}:avail`, '30');
+  for (const skuId of [low, zero, high]) assert.equal(await atRest(system, skuId), 10);
+});
+
+test('a gate that was closed and left behind is opened by the check', async () => {
+  const skuId = await newSku(system, 10n);
+  let hits = 0;
+  failpoints.set('stock.resync_closed', () => {
+    hits += 1;
+    if (hits === 1) throw new Error('died');
+  });
+  await assert.rejects(system.admin.rebuildStock({ skuId }));
+  assert.equal((await reserve(system, reservation([skuId]))).$case, 'refused');
+  await untilOpen(system, skuId);
+});
+
+test('a buyer who finds the gate missing is told to come again soon', async () => {
+  const skuId = await newSku(system, 10n);
+  await system.redis.del(`{sku:${skuId}}:avail`, `{sku:${skuId}}:meta`);
+  const outcome = await reserve(system, reservation([skuId]));
+  assert.equal(outcome.$case, 'refused');
+  if (outcome.$case === 'refused') {
+    assert.equal(outcome.value.reason, 14, 'STOCK_NOT_LOADED');
+    assert.equal(outcome.value.retryAfterMs, 1_000);
+  }
+  await untilOpen(system, skuId);
+});
+
+test('a figure that moves is not a contradiction, one that stays is', () => {
+  const contradictions = new Contradictions();
+  const look = (gate: number, ledger: bigint, pendingOrders = 0): boolean =>
+    contradictions.look(1n, { available: gate, pendingOrders }, ledger);
+  assert.deepEqual(
+    [look(5, 6n), look(5, 6n), look(5, 7n), look(5, 7n)],
+    [false, false, false, false],
+  );
+  assert.equal(look(5, 7n), true, 'the third look at the same two figures');
+  assert.deepEqual([look(5, 6n), look(5, 6n), look(5, 6n, 1)], [false, false, false]);
+  assert.deepEqual(
+    [look(5, 6n), look(5, 6n)],
+    [false, false],
+    'pending orders begin the count anew',
+  );
+  assert.deepEqual([look(0, 9n), look(0, 8n)], [false, true], 'sold out twice is enough');
+  assert.deepEqual([look(4, 4n), look(0, 0n), look(0, 0n)], [false, false, false]);
+});

@@ -1,0 +1,108 @@
+import assert from 'node:assert/strict';
+import { after, afterEach, test } from 'node:test';
+import { failpoints } from '../../services/runtime/failpoints.ts';
+import { firstOrderIdAt } from '../../services/stock/order-clock.ts';
+import { eventually } from '../support/eventually.ts';
+import { atRest, holdsOf, newSku, reservation, reserve, startStockSystem } from './support.ts';
+
+const system = await startStockSystem('sweep');
+const copy = await system.startCopy();
+after(() => system.close());
+afterEach(() => {
+  failpoints.clear();
+  system.orders.resolve = () => 'LIVE';
+});
+
+async function cursor(): Promise<bigint> {
+  const [rows] = await system.pool.query('SELECT order_id FROM sweep_cursor');
+  return BigInt((rows as { order_id: string }[])[0]?.order_id ?? 0);
+}
+
+async function untilPassed(orderId: bigint): Promise<void> {
+  await eventually(async () => (await cursor()) >= orderId, 'the sweep has passed the order');
+}
+
+test('holds of dead orders are released, those of living ones stay, each is asked for once', async () => {
+  const skuId = await newSku(system, 10n);
+  const [live, dead] = [reservation([skuId]), reservation([skuId], { quantity: 3 })];
+  system.orders.resolve = (orderId) => (orderId === dead.orderId ? 'DEAD' : 'LIVE');
+  await system.stock.reserveStock({ reservations: [live, dead] });
+  await untilPassed(dead.orderId);
+  assert.deepEqual(await holdsOf(system.pool, live.orderId), [`${skuId}:1`]);
+  assert.deepEqual(await holdsOf(system.pool, dead.orderId), [`${skuId}:3`]);
+  assert.equal(await atRest(system, skuId), 9);
+  const rounds = system.orders.asked.length;
+  const probe = reservation([skuId]);
+  await reserve(system, probe);
+  await untilPassed(probe.orderId);
+  const later = system.orders.asked.slice(rounds);
+  assert.deepEqual(later, [probe.orderId]);
+  for (const { orderId } of [live, dead]) {
+    assert.equal(system.orders.asked.filter((asked) => asked === orderId).length, 1);
+  }
+});
+
+test('the cursor waits for an order that is undecided, and what is behind it is decided', async () => {
+  const skuId = await newSku(system, 10n);
+  const [stuck, dead] = [reservation([skuId]), reservation([skuId])];
+  system.orders.resolve = (orderId) => (orderId === stuck.orderId ? 'UNDECIDED' : 'DEAD');
+  await system.stock.reserveStock({ reservations: [stuck, dead] });
+  await eventually(
+    async () => (await holdsOf(system.pool, dead.orderId))[0] === `${skuId}:3`,
+    'the order behind is released',
+  );
+  assert((await cursor()) < stuck.orderId);
+  await eventually(
+    () => system.orders.asked.filter((asked) => asked === stuck.orderId).length >= 3,
+    'the undecided order is asked for again',
+  );
+  assert.equal(system.orders.asked.filter((asked) => asked === dead.orderId).length, 1);
+  system.orders.resolve = () => 'LIVE';
+  await untilPassed(dead.orderId);
+  assert.deepEqual(await holdsOf(system.pool, stuck.orderId), [`${skuId}:1`]);
+});
+
+test('an order posted at or below the watermark is dead', async () => {
+  const skuId = await newSku(system, 10n);
+  const probe = reservation([skuId]);
+  await reserve(system, probe);
+  await untilPassed(probe.orderId);
+  const late = reservation([skuId], { orderId: firstOrderIdAt(Date.now() - 60_000) });
+  assert.equal((await reserve(system, late)).$case, 'dead');
+  assert.equal(await atRest(system, skuId), 9, 'and what it took at the gate comes back');
+  assert.deepEqual(await holdsOf(system.pool, late.orderId), [`${skuId}:5`]);
+});
+
+test('the watermark waits for a post under way, whose hold is then asked for', async () => {
+  const skuId = await newSku(system, 10n);
+  const order = reservation([skuId]);
+  system.orders.resolve = (orderId) => (orderId === order.orderId ? 'DEAD' : 'LIVE');
+  let release = (): void => undefined;
+  const released = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  failpoints.set('stock.before_post_commit', async () => {
+    failpoints.clear('stock.before_post_commit');
+    await released;
+  });
+  const slow = reserve(system, order);
+  const due = order.orderId + (1_500n << 22n);
+  await eventually(() => BigInt(firstOrderIdAt(Date.now())) > due, 'the order is due');
+  assert((await cursor()) < order.orderId);
+  release();
+  assert.equal((await slow).$case, 'reserved');
+  await eventually(
+    async () => (await holdsOf(system.pool, order.orderId))[0] === `${skuId}:3`,
+    'the hold is asked for and released',
+  );
+});
+
+test('another process goes on where one has stopped sweeping', async () => {
+  const skuId = await newSku(system, 10n);
+  await copy.stop();
+  const order = reservation([skuId]);
+  system.orders.resolve = () => 'DEAD';
+  await reserve(system, order);
+  await untilPassed(order.orderId);
+  assert.equal(await atRest(system, skuId), 10);
+});
