@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { delimiter, join } from 'node:path';
+import { Failure } from './failure.ts';
 import { repositoryDir } from './places.ts';
 
 const outputBytesMax = 64 * 1024;
@@ -28,8 +29,8 @@ export async function runTool(name: string, args: readonly string[]): Promise<To
   });
 }
 
-/** The same where a failure ends the work: throws the tool's output. */
+/** The same where a failure ends the work: throws a Failure with the tool's output. */
 export async function requireTool(name: string, args: readonly string[]): Promise<void> {
   const { isOk, output } = await runTool(name, args);
-  if (!isOk) throw new Error(`${name} ${args.join(' ')}\n${output}`);
+  if (!isOk) throw new Failure(`${name} ${args[0] ?? ''} failed:`, output.split('\n'));
 }
