@@ -5,8 +5,6 @@ import { Deadline } from '../runtime/deadline.ts';
 import type { Log } from '../runtime/log.ts';
 import {
   createPool,
-  duplicateKeyErrno,
-  lockWaitTimeoutErrno,
   mysqlErrno,
   type Pool,
   type PoolConnection,
@@ -19,9 +17,10 @@ const probeDeadlineMs = 400;
 /** Pieces of single work at once, and waiting for their turn. */
 const singlesInFlightMax = 5;
 const singlesQueueDepthMax = 5_000;
-const deadlockErrno = 1213;
-/** Answers of a healthy server that lost a race; they never open the breaker. */
-const ordinaryErrnos = new Set([duplicateKeyErrno, lockWaitTimeoutErrno, deadlockErrno]);
+/** A healthy server answers any of our statements within this. */
+const fairBudgetMs = 1_000;
+/** Too many connections, shutting down, read-only, killed: this server does not serve us now. */
+const lostServerErrnos = new Set([1040, 1053, 1290, 1836, 1927]);
 
 /** The map that a transaction was routed by is not the database's: read it again and route again. */
 export class StaleSlotMap extends Error {
@@ -102,9 +101,9 @@ export function openOrderDatabase(options: OrderDatabaseOptions): OrderDatabase 
     breaker,
     inTurn: <Result>(work: () => Promise<Result>, deadline: Deadline) =>
       singles.add(work, deadline) as Promise<Result>,
-    query: (sql, deadline) => guarded(breaker, () => query(pool, sql, [], { deadline })),
+    query: (sql, deadline) => guarded(breaker, deadline, () => query(pool, sql, [], { deadline })),
     transaction: (transactionOptions, work) =>
-      guarded(breaker, () =>
+      guarded(breaker, transactionOptions.deadline, () =>
         transaction(pool, transactionOptions, async (connection) => {
           const now = await lockSlotMap(connection, index, transactionOptions.mapVersion);
           return await work(connection, now);
@@ -131,15 +130,24 @@ async function lockSlotMap(
   return rows[0].now as Date;
 }
 
-/** Only losses of the server count as failures; a lost race or an error of ours passes through. */
-async function guarded<Result>(breaker: Breaker, call: () => Promise<Result>): Promise<Result> {
+/**
+ * Only losses of the server count as failures. A lost race, a refused row, and a caller who left too
+ * little time say nothing about the server: one hasty caller must not open the circuit for all.
+ */
+async function guarded<Result>(
+  breaker: Breaker,
+  deadline: Deadline,
+  call: () => Promise<Result>,
+): Promise<Result> {
+  const hasty = deadline.leftMs() < fairBudgetMs;
   const outcome = await breaker.fire(async () => {
     try {
       return { result: await call() };
     } catch (error) {
-      const errno = mysqlErrno(error);
       const counts =
-        error instanceof Refusal || (errno !== undefined && !ordinaryErrnos.has(errno));
+        error instanceof Refusal
+          ? !(hasty && deadline.passed)
+          : lostServerErrnos.has(mysqlErrno(error) ?? 0);
       if (counts) throw error;
       return { error };
     }

@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import type { CreateOrderRequest } from '../../gen/sluice/order/v1/order_service.ts';
+import { createChannel, createClient, Status } from 'nice-grpc';
+import {
+  type CreateOrderRequest,
+  OrderServiceDefinition,
+} from '../../gen/sluice/order/v1/order_service.ts';
 import {
   type OrderBench,
   type OrderProcess,
@@ -191,6 +195,19 @@ test('what comes with the payment service answers UNIMPLEMENTED and says so', as
       assert.match(error.cause?.details ?? '', /comes with the payment service/);
       return true;
     });
+  }
+});
+
+test('WatchOrder, too, answers UNIMPLEMENTED', async () => {
+  const channel = createChannel(`127.0.0.1:${order.port}`);
+  try {
+    const client = createClient(OrderServiceDefinition, channel);
+    const read = async (): Promise<void> => {
+      for await (const _ of client.watchOrder({ orderId: 1n })) assert.fail('a state was sent');
+    };
+    await assert.rejects(read(), { code: Status.UNIMPLEMENTED });
+  } finally {
+    channel.close();
   }
 });
 

@@ -199,7 +199,7 @@ test('a dead id is fenced first, then released, then replaced', async () => {
   assert.deepEqual(steps, ['reserve', 'fence', 'release', 'reserve']);
   assert.notEqual(made?.orderId, first);
   const [row] = await bench.orderRows(`order_id = ${first}`);
-  assert.deepEqual([row?.status, row?.request_id, row?.user_id], [8, null, 0]);
+  assert.deepEqual([row?.status, row?.request_id, row?.user_id], [8, null, '0']);
 });
 
 test('an order that was fenced between its reservation and its insert starts over, its hold released', async () => {
