@@ -1,9 +1,9 @@
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { parseArgs } from 'node:util';
 import { takeSchemaSnapshot } from '../../db/snapshot.ts';
 import { acceptedContract, schemaFile } from './checked-files.ts';
 import { printFailure } from './failure.ts';
+import { readFlags } from './flags.ts';
 import { regenerate } from './generated-code.ts';
 import { repositoryDir } from './places.ts';
 import { createTerminal } from './terminal.ts';
@@ -19,9 +19,10 @@ const help = `npm run gen [-- --accept-contract]   writes everything that is gen
 `;
 
 async function main(): Promise<void> {
-  const { values: flags } = parseArgs({
-    options: { 'accept-contract': { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
-  });
+  const flags = readFlags(
+    { 'accept-contract': { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
+    help,
+  );
   if (flags.help) {
     process.stdout.write(help);
     return;

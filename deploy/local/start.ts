@@ -1,9 +1,9 @@
 import { rmSync } from 'node:fs';
-import { parseArgs } from 'node:util';
 import { loadDemoSale } from './demo-sale.ts';
 import { demoToken } from './demo-token.ts';
 import { checkExistingServers } from './existing-servers.ts';
-import { messageOf, printFailure } from './failure.ts';
+import { printFailure } from './failure.ts';
+import { readFlags } from './flags.ts';
 import { installMissingPackages } from './install-packages.ts';
 import { handleInterrupts } from './interrupt.ts';
 import { prepareKafka } from './kafka-archive.ts';
@@ -35,11 +35,11 @@ Ctrl-C stops everything. Logs are in .sluice/logs.
 `;
 
 /** Resolves when everything has stopped again; what it answers is the exit code. */
-async function main(args: readonly string[]): Promise<number> {
-  const { values: flags } = parseArgs({
-    args: [...args],
-    options: { reset: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
-  });
+async function main(): Promise<number> {
+  const flags = readFlags(
+    { reset: { type: 'boolean' }, help: { type: 'boolean', short: 'h' } },
+    help,
+  );
   if (flags.help) {
     process.stdout.write(help);
     return 0;
@@ -160,11 +160,9 @@ async function prepareServers(
 
 let exitCode = 1;
 try {
-  exitCode = await main(process.argv.slice(2));
+  exitCode = await main();
 } catch (error) {
-  const unknownFlag = (error as NodeJS.ErrnoException).code?.startsWith('ERR_PARSE_ARGS');
-  if (unknownFlag) process.stderr.write(`${messageOf(error)}\n\n${help}`);
-  else printFailure(error);
+  printFailure(error);
 }
 // A start that was interrupted may still wait for an answer somewhere; everything it began has been stopped.
 process.exit(exitCode);
