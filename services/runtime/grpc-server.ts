@@ -85,7 +85,8 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
   server.add(HealthDefinition, HealthServiceImpl(health));
   const descriptors = readFileSync(new URL('../../gen/descriptors.binpb', import.meta.url));
   const names = services.map(({ definition }) => fullName(definition));
-  server.add(ServerReflectionService, ServerReflection(descriptors, names));
+  const described = [...names, fullName(HealthDefinition)];
+  server.add(ServerReflectionService, ServerReflection(descriptors, described));
   if (!isLoopback(host)) {
     log.warn({ host }, 'gRPC listens without TLS beyond this machine, as SLUICE_LISTEN says');
   }
