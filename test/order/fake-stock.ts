@@ -26,7 +26,7 @@ export interface FakeStock {
 }
 
 /** Every SKU costs 100 × its id in EUR cents and never sells out, unless the script says so. */
-export async function startFakeStock(): Promise<FakeStock> {
+export async function startFakeStock(port = 0): Promise<FakeStock> {
   const holds = new Map<bigint, StockReservation>();
   const records = new Map<string, bigint>();
   const released: bigint[] = [];
@@ -92,7 +92,7 @@ export async function startFakeStock(): Promise<FakeStock> {
   } as StockServiceImplementation<DeadlineContext>;
   const server = await startGrpcServer({
     host: '127.0.0.1',
-    port: 0,
+    port,
     services: [service(StockServiceDefinition, full)],
     log: createLog('fake-stock', 'silent'),
     inFlightMax: 1_000,

@@ -44,6 +44,8 @@ export interface OrderBench {
 
 export interface OrderProcess extends RunningOrder {
   readonly client: ReturnType<typeof connect>['client'];
+  /** Closes the circuit of the test's own client, which provoked failures have opened. */
+  closeCircuit(): void;
   stop(): Promise<void>;
 }
 
@@ -101,6 +103,7 @@ export async function startOrderBench(
       const process: OrderProcess = {
         ...order,
         client: connected.client,
+        closeCircuit: () => connected.breaker(policy.breaker)?.close(),
         async stop() {
           running.delete(process);
           connected.close();
