@@ -1,6 +1,7 @@
 import { Redis } from 'ioredis';
-import { Kafka, logLevel } from 'kafkajs';
 import { createConnection } from 'mysql2/promise';
+import { createKafka } from '../../services/runtime/kafka.ts';
+import { createLog } from '../../services/runtime/log.ts';
 import { Failure, messageOf } from './failure.ts';
 import type { ServerAddresses } from './servers.ts';
 
@@ -71,13 +72,8 @@ async function reachMySql(url: string): Promise<void> {
 }
 
 async function reachKafka(brokers: string): Promise<void> {
-  const admin = new Kafka({
-    clientId: 'sluice-local',
-    brokers: brokers.split(',').map((broker) => broker.trim()),
-    connectionTimeout: reachTimeoutMs,
-    retry: { retries: 0 },
-    logLevel: logLevel.NOTHING,
-  }).admin();
+  const names = brokers.split(',').map((broker) => broker.trim());
+  const admin = createKafka('sluice-local', names, createLog('local', 'silent')).admin();
   try {
     await admin.connect();
     await admin.describeCluster();
