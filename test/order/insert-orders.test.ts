@@ -172,6 +172,38 @@ test('an order blocked by another process’s lock does not keep the others from
   await other.stop();
 });
 
+test('retries that wait for another process’s lock do not hold up new orders', async () => {
+  const other = await bench.start();
+  let letCommit: () => void = () => undefined;
+  const held = new Promise<void>((resolve) => (letCommit = resolve));
+  let writing: bigint[] = [];
+  failpoints.set('order.before_commit', async ({ orderIds }) => {
+    writing = orderIds as bigint[];
+    failpoints.clear('order.before_commit');
+    await held;
+  });
+  const [one, two, fresh] = usersOf(0, 3, 45_000n);
+  const requests = [orderRequest(one!, 'retried'), orderRequest(two!, 'retried')];
+  const first = other.client.batchCreateOrders({ requests });
+  await eventually(() => writing.length === 2, 'the first attempts are about to commit');
+  // Each retry takes one of the two batches that may be under way.
+  let begun = 0;
+  failpoints.set('order.before_begin', () => {
+    begun += 1;
+  });
+  const retries: Promise<unknown>[] = [];
+  for (const request of requests) {
+    retries.push(order.client.createOrder(request).catch(() => undefined));
+    await eventually(() => begun === retries.length, 'the retry is being inserted');
+  }
+  const placed = order.client.createOrder(orderRequest(fresh!, 'fresh')).then(() => 'fresh');
+  const winner = await Promise.race([placed, ...retries.map((retry) => retry.then(() => 'retry'))]);
+  letCommit();
+  assert.equal(winner, 'fresh');
+  await Promise.all([first, ...retries]);
+  await other.stop();
+});
+
 test('a server that dies in the middle of a transaction leaves all of its orders unknown and none stored', async () => {
   const users = usersOf(1, 5, 50_000n);
   failpoints.set('order.before_commit', async ({ orderIds }) => {
