@@ -11,6 +11,7 @@ import { Refusal } from './refusals.ts';
 const handleMax = 500;
 const retryFirstMs = 100;
 const retryLastMs = 5_000;
+const startRetryMs = 2_000;
 
 export interface EventConsumerOptions<Event> {
   readonly groupId: string;
@@ -64,7 +65,7 @@ export async function startEventConsumer<Event>(
     // Without a restart the group would silently lack this member; a new process heals it.
     if (!payload.restart && !stopping.signal.aborted) process.exit(1);
   });
-  const run = (async () => {
+  async function begin(): Promise<void> {
     await consumer.connect();
     await consumer.subscribe({ topic, fromBeginning: true });
     await consumer.run({
@@ -73,14 +74,24 @@ export async function startEventConsumer<Event>(
       partitionsConsumedConcurrently: 4,
       eachBatch: (payload) => consume(options, payload, stopping.signal),
     });
+  }
+  // The broker may be away at the start, and kafkajs gives up soon; the service works without.
+  const started = (async () => {
+    for (let failed = false; !stopping.signal.aborted; failed = true) {
+      try {
+        return await begin();
+      } catch (error) {
+        if (!failed) log.warn({ err: error, groupId }, 'consumer could not start, will try again');
+        await sleep(startRetryMs, undefined, { signal: stopping.signal }).catch(() => undefined);
+      }
+    }
   })();
-  // The broker may be away at the start; kafkajs keeps trying, and the service works without.
-  run.catch((error) => log.error({ err: error, groupId }, 'consumer could not start'));
   return {
     joined: () => joined,
     async stop() {
       stopping.abort();
       await consumer.disconnect();
+      await started;
     },
   };
 }

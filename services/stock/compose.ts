@@ -1,4 +1,6 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { createBreaker } from '../runtime/breaker.ts';
+import { Deadline } from '../runtime/deadline.ts';
 import { ConfigError } from '../runtime/env.ts';
 import { startEventConsumer } from '../runtime/event-consumer.ts';
 import { createEventPublisher } from '../runtime/event-publisher.ts';
@@ -47,6 +49,10 @@ export interface RunningStock {
   readonly log: Log;
 }
 
+/** How long a start waits for Redis. */
+const connectMs = 2_000;
+const connectPollMs = 5;
+
 /** Builds and starts the stock service; what was started is stopped again if a part cannot start. */
 export async function compose(
   config: StockConfig,
@@ -73,6 +79,7 @@ async function start(
   const registry = createMetrics('stock');
   const metrics = createStockMetrics(registry);
   const { pool, connection, gate } = openStores(config, metrics, log, lifecycle);
+  await untilConnected(connection);
   const catalogue = new SkuCatalogue(pool);
   const creditFenced = createCreditFenced(gate, metrics, log);
   const resyncs = new ResyncQueue({ gate, connection, pool, creditFenced }, metrics, log);
@@ -152,6 +159,12 @@ function openStores(
   });
   lifecycle.add('breaker of the gate', () => breaker.stop());
   return { pool, connection, gate: new Gate(connection, breaker, redisTimeoutMs) };
+}
+
+/** Without Redis the service starts too, and installs the gates when it comes. */
+async function untilConnected(connection: GateConnection): Promise<void> {
+  const patience = Deadline.after(connectMs);
+  while (!connection.connected && !patience.passed) await sleep(connectPollMs);
 }
 
 /** Follows paid, cancelled and refunded orders; the service works without Kafka meanwhile. */

@@ -15,6 +15,7 @@ import {
   type HoldRow,
   insertHolds,
   type LockedSku,
+  literal,
   lockSkus,
   type NewHold,
   readHolds,
@@ -181,8 +182,11 @@ async function updateStates(
     const chunk = keys.slice(at, at + rowsMax);
     // Without the forced index the optimizer takes the secondary one: 30 times slower (measured).
     const [{ affectedRows }] = await connection.query<ResultSetHeader>(
-      `UPDATE stock_holds FORCE INDEX (PRIMARY) SET state = ${to}, update_time = CURRENT_TIMESTAMP(3)
-       WHERE state = ${from} AND (order_id, sku_id) IN (${chunk.join(',')})`,
+      literal(
+        `UPDATE stock_holds FORCE INDEX (PRIMARY)
+         SET state = ${to}, update_time = CURRENT_TIMESTAMP(3)
+         WHERE state = ${from} AND (order_id, sku_id) IN (${chunk.join(',')})`,
+      ),
     );
     if (affectedRows !== chunk.length) {
       throw new Error(`${affectedRows} of ${chunk.length} holds moved from ${from} to ${to}`);

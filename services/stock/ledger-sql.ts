@@ -4,10 +4,25 @@ import type { HoldState } from './hold-states.ts';
 /** Rows named in one statement at most; longer lists go in several. */
 export const rowsMax = 1_000;
 
-/** Bytes as a literal; with numbers the only values that the ledger's hand-written batches contain. */
-export function hexLiteral(bytes: string | Uint8Array): string {
-  const buffer = typeof bytes === 'string' ? Buffer.from(bytes, 'latin1') : Buffer.from(bytes);
-  return buffer.length === 0 ? "''" : `x'${buffer.toString('hex')}'`;
+/**
+ * A hand-written statement. It has no placeholders, and null says so to the driver, which otherwise
+ * searches all of a long batch for them.
+ */
+export function literal(sql: string): { sql: string; values: null } {
+  return { sql, values: null };
+}
+
+/** Text that needs no escaping in any SQL mode. */
+const plainText = /^[\w .:/@+-]*$/;
+
+/** ASCII text as a literal: as it is where that is harmless, else in hexadecimal. */
+function textLiteral(text: string): string {
+  return plainText.test(text) ? `'${text}'` : hexLiteral(Buffer.from(text, 'latin1'));
+}
+
+/** Bytes as a literal; with text and numbers all that the ledger's hand-written batches contain. */
+function hexLiteral(bytes: Uint8Array): string {
+  return `x'${Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString('hex')}'`;
 }
 
 /** Ascending ids without repetitions: everybody locks in the same order. */
@@ -34,8 +49,10 @@ export async function lockSkus(
   if (ids.length === 0) return locked;
   // The index is forced: a scan of a small table would lock rows that we do not name.
   const [rows] = await connection.query<RowDataPacket[]>(
-    `SELECT sku_id, unit_price_minor, currency, available, epoch FROM skus FORCE INDEX (PRIMARY)
-     WHERE sku_id IN (${ids.join(',')}) ORDER BY sku_id FOR UPDATE`,
+    literal(
+      `SELECT sku_id, unit_price_minor, currency, available, epoch FROM skus FORCE INDEX (PRIMARY)
+       WHERE sku_id IN (${ids.join(',')}) ORDER BY sku_id FOR UPDATE`,
+    ),
   );
   for (const row of rows) {
     const skuId = BigInt(row.sku_id);
@@ -71,8 +88,10 @@ export async function readHolds(
   for (let from = 0; from < orderIds.length; from += rowsMax) {
     const ids = orderIds.slice(from, from + rowsMax);
     const [rows] = await connection.query<RowDataPacket[]>(
-      `SELECT order_id, sku_id, user_id, request_id, units, unit_price_minor, currency, state
-       FROM stock_holds FORCE INDEX (PRIMARY) WHERE order_id IN (${ids.join(',')})`,
+      literal(
+        `SELECT order_id, sku_id, user_id, request_id, units, unit_price_minor, currency, state
+         FROM stock_holds FORCE INDEX (PRIMARY) WHERE order_id IN (${ids.join(',')})`,
+      ),
     );
     for (const row of rows) {
       const hold = holdOf(row);
@@ -121,16 +140,18 @@ export async function insertHolds(
   for (let from = 0; from < sorted.length; from += rowsMax) {
     const values = sorted.slice(from, from + rowsMax).map(valuesOf);
     await connection.query(
-      `INSERT INTO stock_holds (order_id, sku_id, user_id, request_id, fingerprint, units,
-       unit_price_minor, currency, state) VALUES ${values.join(',')}`,
+      literal(
+        `INSERT INTO stock_holds (order_id, sku_id, user_id, request_id, fingerprint, units,
+         unit_price_minor, currency, state) VALUES ${values.join(',')}`,
+      ),
     );
   }
 }
 
 function valuesOf(hold: NewHold): string {
   const { orderId, skuId, userId, requestId, fingerprint, units } = hold;
-  const key = `${orderId},${skuId},${userId},${hexLiteral(requestId)},${hexLiteral(fingerprint)}`;
-  return `(${key},${units},${hold.unitPriceMinor},${hexLiteral(hold.currency)},${hold.state})`;
+  const key = `${orderId},${skuId},${userId},${textLiteral(requestId)},${hexLiteral(fingerprint)}`;
+  return `(${key},${units},${hold.unitPriceMinor},${textLiteral(hold.currency)},${hold.state})`;
 }
 
 function compare(a: bigint, b: bigint): number {
@@ -148,7 +169,10 @@ export async function addToFigures(
     return `${figure} = ${figure} + CASE sku_id ${branches.join(' ')} END`;
   };
   await connection.query(
-    `UPDATE skus FORCE INDEX (PRIMARY) SET ${cases('available')}, ${cases('held')}, ${cases('sold')}
-     WHERE sku_id IN (${[...changes.keys()].join(',')})`,
+    literal(
+      `UPDATE skus FORCE INDEX (PRIMARY)
+       SET ${cases('available')}, ${cases('held')}, ${cases('sold')}
+       WHERE sku_id IN (${[...changes.keys()].join(',')})`,
+    ),
   );
 }

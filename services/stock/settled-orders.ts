@@ -1,9 +1,12 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Log } from '../runtime/log.ts';
 import type { Gate } from './gate.ts';
 
 /** Orders waiting to be removed from pending lists; beyond, the settling loop finds them later. */
 const waitingMax = 100_000;
 const chunkMax = 1_000;
+/** Between two rounds, so that a SKU of many buyers is called for many of them at once. */
+const pauseMs = 50;
 
 /**
  * Removes orders from the gates' pending lists after the ledger has them: in the background, one
@@ -15,6 +18,7 @@ export class SettledOrders {
   #waiting = new Map<bigint, bigint[]>();
   #count = 0;
   #flushing: Promise<void> | undefined;
+  #closed = false;
 
   constructor(gate: Gate, log: Log) {
     this.#gate = gate;
@@ -32,13 +36,13 @@ export class SettledOrders {
 
   /** Resolves when nothing waits. */
   async close(): Promise<void> {
+    this.#closed = true;
     await this.#flushing;
   }
 
   async #flush(): Promise<void> {
-    // What this turn of the event loop settles goes together.
-    await new Promise((resolve) => setImmediate(resolve));
     while (this.#waiting.size > 0) {
+      if (!this.#closed) await sleep(pauseMs);
       const batch = this.#waiting;
       this.#waiting = new Map();
       this.#count = 0;
