@@ -20,6 +20,8 @@ import { Refusal } from './refusals.ts';
 
 /** The server is given its deadline; this much later the client gives up by itself. */
 const answerGraceMs = 30;
+/** With less time left a second attempt could not be answered. */
+const retryMsMin = 50;
 /** A connection that is being made is waited for this long. */
 const connectMs = 2_000;
 
@@ -135,15 +137,21 @@ function withPolicy(channel: Channel, policy: CallPolicy, breaker: Breaker, raw:
       }
       return await callOnce(raw, request, deadline, options.metadata, !policy.readOnly);
     };
-    return await breaker.fire(async () => {
+    const hasty = deadline.leftMs() < policy.deadlineMs / 2;
+    const outcome = await breaker.fire(async () => {
       try {
-        return await attempt();
+        return { response: await attempt() };
       } catch (error) {
+        if (hasty && deadline.passed) return { error };
         const neverSent = error instanceof NeverSent;
-        if (!neverSent || !policy.retry || deadline.leftMs() < 50) throw error;
-        return await attempt();
+        if (!neverSent || !policy.retry || deadline.leftMs() < retryMsMin) throw error;
+        return { response: await attempt() };
       }
     });
+    // A caller that came with hardly any time says nothing about the peer, so its timeout passes
+    // by the breaker instead of closing the way for everybody.
+    if ('error' in outcome) throw outcome.error;
+    return outcome.response;
   };
 }
 

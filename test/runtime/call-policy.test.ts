@@ -203,6 +203,25 @@ test('business refusals never open a circuit', async () => {
   await server.stop();
 });
 
+test('callers without time get their timeouts and leave the circuit closed for the others', async () => {
+  const server = await startStock({
+    reserveStock: async (_request, context) => {
+      await sleep(1_000, undefined, { signal: context.signal }).catch(() => undefined);
+      return { results: [] };
+    },
+  });
+  const { client, breaker, close } = clientOf(server.port);
+  await client.reserveStock({ reservations: [] });
+  for (let call = 0; call < 15; call += 1) {
+    const hasty = client.reserveStock({ reservations: [] }, { deadline: Deadline.after(60) });
+    assert.equal(await reasonOf(hasty), 'OUTCOME_UNKNOWN');
+  }
+  assert.equal(breaker('stock.reserve')?.open, false);
+  await client.reserveStock({ reservations: [] });
+  close();
+  await server.stop();
+});
+
 test('a peer that accepts TCP but never speaks is given up within the deadline', async () => {
   const sockets = new Set<Socket>();
   const silent = createTcpServer((socket) => sockets.add(socket));

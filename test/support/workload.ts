@@ -76,6 +76,8 @@ export interface WorkloadOptions {
   readonly concurrency: number;
   /** Attempts of one click at most; unknown outcomes are tried again under the same request id. */
   readonly attemptsMax?: number;
+  /** Rest of a buyer between two clicks, in milliseconds; bounds the rate. */
+  readonly restMs?: number;
   /** Clicks at most, however long the workload runs. */
   readonly clicksMax?: number;
 }
@@ -87,7 +89,8 @@ export interface Workload {
 
 /** Buyers who click, wait, and click again when they got no answer, until stopped. */
 export function startWorkload(options: WorkloadOptions): Workload {
-  const { clients, seed, concurrency, attemptsMax = 4, clicksMax = 20_000 } = options;
+  const { clients, seed, concurrency, attemptsMax = 4, restMs = 0 } = options;
+  const { clicksMax = 20_000 } = options;
   const history: Click[] = [];
   let stopped = false;
 
@@ -108,6 +111,7 @@ export function startWorkload(options: WorkloadOptions): Workload {
         if (stopped) break;
         await sleep(20 + random() * 80);
       }
+      if (restMs > 0) await sleep(restMs * 2 * random());
     }
   }
 
