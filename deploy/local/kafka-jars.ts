@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { Failure } from './failure.ts';
 import { repositoryDir, sharedCacheDir } from './places.ts';
 import { spawnLogged } from './process.ts';
+import { identityOf } from './process-identity.ts';
 import { requireProgram } from './programs.ts';
 
 const pomFile = join(repositoryDir, 'deploy/local/kafka/pom.xml');
@@ -28,6 +29,7 @@ export async function kafkaJars(
   const mvn = requireProgram('mvn');
   mkdirSync(sharedCacheDir, { recursive: true });
   say("fetching Kafka's jars through Maven, 44 MB");
+  removeAbandonedPartials();
   // Per process: npm start and npm test may fetch at the same time, and the first to finish wins.
   const partial = `${dir}.partial-${process.pid}`;
   const logFile = join(sharedCacheDir, 'kafka-libs.log');
@@ -60,6 +62,16 @@ export async function kafkaJars(
     rmSync(partial, { recursive: true, force: true });
   }
   return dir;
+}
+
+/** What a fetch that was killed left behind. */
+function removeAbandonedPartials(): void {
+  for (const entry of readdirSync(sharedCacheDir)) {
+    const pid = /^kafka-libs-.*\.partial-(\d+)$/.exec(entry)?.[1];
+    if (pid !== undefined && identityOf(Number(pid)) === undefined) {
+      rmSync(join(sharedCacheDir, entry), { recursive: true, force: true });
+    }
+  }
 }
 
 /** Java's archive of the broker's classes, which kafka-archive.ts makes; it holds for jars in this very folder. */

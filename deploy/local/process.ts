@@ -3,7 +3,7 @@ import { closeSync, existsSync, mkdirSync, openSync, readSync, statSync } from '
 import { dirname } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Failure, messageOf } from './failure.ts';
-import { identityOf, isStillThat, type ProcessIdentity } from './process-identity.ts';
+import { isStillThat, type ProcessIdentity } from './process-identity.ts';
 import { forgetProcess, recordProcess } from './process-record.ts';
 
 const pollIntervalMs = 50;
@@ -122,12 +122,6 @@ export async function stopByIdentity(
     if (await becomesTrue(gone, boundMs)) return;
   }
   throw new Failure(`Process ${identity.pid} (${identity.commandLine}) did not end after SIGKILL.`);
-}
-
-/** The same for a pid read from somewhere; nothing happens if there is no such process. */
-export async function stopByPid(pid: number, graceMs?: number): Promise<void> {
-  const identity = identityOf(pid);
-  if (identity !== undefined) await stopByIdentity(identity, graceMs);
 }
 
 export type ReadyOptions = {
