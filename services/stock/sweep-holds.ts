@@ -38,51 +38,53 @@ export interface SweepHoldsOptions {
 
 /**
  * Checks every hold once against the orders, when its order id is `settleAgeMs` old, and releases
- * those whose order does not exist. One process sweeps at a time; the stored cursor passes only what
- * is decided, so another process goes on where this one stopped.
+ * those whose order does not exist. One process sweeps at a time, whichever comes first; the stored
+ * cursor passes only what is decided, so the next one goes on where the last one stopped.
  */
 export function startSweepHolds(options: SweepHoldsOptions): Loop {
-  const { pool, settleAgeMs, log } = options;
-  const owner = randomUUID();
-  const sweep = new Sweep(options, owner);
-  const loop = startLoop({
+  const { settleAgeMs, log } = options;
+  const sweep = new Sweep(options);
+  return startLoop({
     name: 'sweep-holds',
     intervalMs: Math.min(intervalMaxMs, settleAgeMs / 4),
     log,
     run: (signal) => sweep.round(signal),
   });
-  return {
-    wake: loop.wake,
-    async stop() {
-      await loop.stop();
-      await releaseSweep(pool, owner, Deadline.after(1_000)).catch(() => undefined);
-    },
-  };
 }
 
 class Sweep {
   readonly #options: SweepHoldsOptions;
-  readonly #owner: string;
+  readonly #owner = randomUUID();
   /** The cursor as this process stored it; another value means that somebody else swept meanwhile. */
   #stored: bigint | undefined;
   /** Up to where this process has asked, undecided orders left behind. */
   #position = 0n;
   #undecided: bigint[] = [];
 
-  constructor(options: SweepHoldsOptions, owner: string) {
+  constructor(options: SweepHoldsOptions) {
     this.#options = options;
-    this.#owner = owner;
   }
 
+  /** One turn. The claim is given up behind it, so that a process which hangs holds nobody up for long. */
   async round(signal: AbortSignal): Promise<void> {
-    const { pool, settleAgeMs, metrics } = this.#options;
+    const { pool } = this.#options;
     const cursor = await claimSweep(pool, this.#owner, Deadline.after(deadlineMs));
-    if (cursor === undefined) return this.#forget();
+    if (cursor === undefined) return;
+    // Another process swept meanwhile: what is remembered here may be behind it.
     if (cursor !== this.#stored) {
       this.#stored = cursor;
       this.#position = cursor;
       this.#undecided = [];
     }
+    try {
+      await this.#sweep(signal);
+    } finally {
+      await releaseSweep(pool, this.#owner, Deadline.after(deadlineMs));
+    }
+  }
+
+  async #sweep(signal: AbortSignal): Promise<void> {
+    const { pool, settleAgeMs, metrics } = this.#options;
     if (failpoints.on) await failpoints.hit('stock.before_watermark');
     const watermark = await raiseWatermark(pool, settleAgeMs, Deadline.after(deadlineMs));
     if (failpoints.on) await failpoints.hit('stock.after_watermark', { watermark });
