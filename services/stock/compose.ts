@@ -19,6 +19,7 @@ import { createCreditFenced } from './credit-fenced.ts';
 import { createFollowOrders, decodeOrderEvent } from './follow-orders.ts';
 import { Gate } from './gate.ts';
 import { connectGate, type GateConnection } from './gate-connection.ts';
+import { createLedgerBreaker } from './ledger-breaker.ts';
 import { connectOrder, type OrderGateway } from './order-gateway.ts';
 import { createReleaseStock, type ReleaseStock } from './release-stock.ts';
 import { createReserveBatches } from './reserve-batches.ts';
@@ -88,7 +89,9 @@ async function start(
   lifecycle.add('releases', () => releaseStock.close());
   const settled = new SettledOrders(gate, log);
   lifecycle.add('settled orders', () => settled.close());
-  const batches = createReserveBatches(gate, pool, metrics);
+  const ledger = createLedgerBreaker(pool, { log, state: metrics.breakerState });
+  lifecycle.add('breaker of the ledger', () => ledger.stop());
+  const batches = createReserveBatches(gate, pool, ledger, metrics);
   lifecycle.add('fences', () => batches.fences.close());
   lifecycle.add('posts', () => batches.posts.close());
   lifecycle.add('gate calls', () => batches.gate.close());
@@ -97,7 +100,7 @@ async function start(
   const undoRefused = createUndoRefused({ fences: batches.fences, creditFenced, log });
   const reserveStock = createReserveStock({
     ...{ batches, undoRefused, catalogue, settled, requestResync },
-    ...{ ordersInFlightMax, metrics, log },
+    ...{ ledger, ordersInFlightMax, metrics, log },
   });
 
   const check = startCheckGates({ pool, gate, connection, catalogue, requestResync, metrics, log });

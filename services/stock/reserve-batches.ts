@@ -4,6 +4,7 @@ import type { Pool } from '../runtime/mysql.ts';
 import type { PostedOrder, PostResult } from './decide-post.ts';
 import type { Gate, GateEntry, GateReply } from './gate.ts';
 import type { HoldState } from './hold-states.ts';
+import type { LedgerBreaker } from './ledger-breaker.ts';
 import { type FenceEntry, fenceLines } from './ledger-fence.ts';
 import { postOrders } from './ledger-post.ts';
 import type { StockMetrics } from './stock-metrics.ts';
@@ -36,6 +37,7 @@ export interface ReserveBatches {
 export function createReserveBatches(
   gate: Gate,
   pool: Pool,
+  ledger: LedgerBreaker,
   { batchEntries, chunkHops }: StockMetrics,
 ): ReserveBatches {
   const common = { entriesMax: batchMax, bytesMax: batchMax, queueDepthMax, metrics: chunkHops };
@@ -65,7 +67,8 @@ export function createReserveBatches(
         const orders = joined(chunks);
         batchEntries.observe({ hop: 'stock_to_ledger' }, orders.length);
         if (failpoints.on) await failpoints.hit('stock.before_post', { orders: orders.length });
-        return split(await postOrders(pool, orders, deadline), chunks);
+        const post = () => postOrders(pool, orders, deadline);
+        return split(await ledger.fire(post, deadline), chunks);
       },
     }),
     fences: new Batcher<readonly FenceEntry[], HoldState[]>({

@@ -4,6 +4,7 @@ import type { Log } from '../runtime/log.ts';
 import { Refusal, refusalTable } from '../runtime/refusals.ts';
 import type { PostedOrder, PostResult } from './decide-post.ts';
 import type { GateEntry, GateReply } from './gate.ts';
+import type { LedgerBreaker } from './ledger-breaker.ts';
 import {
   dead,
   deductStatus,
@@ -27,6 +28,7 @@ export interface ReserveStockOptions {
   readonly settled: SettledOrders;
   /** Asks for a SKU's gate to be installed anew, in the background. */
   readonly requestResync: (skuId: bigint, cause: 'not_loaded' | 'ledger_refused') => void;
+  readonly ledger: Pick<LedgerBreaker, 'open'>;
   /** Orders being reserved at once at most. */
   readonly ordersInFlightMax: number;
   readonly metrics: StockMetrics;
@@ -43,12 +45,13 @@ export type ReserveStock = (
  * ascending order, then into the ledger. Redis admits, MySQL decides. What is not known to have
  * happened is answered as unknown and nothing of it is undone.
  *
- * @throws Refusal OVERLOADED if too many orders are being reserved; DEPENDENCY_DOWN if a SKU is not
- *   known and the ledger is away. Nothing was done then.
+ * @throws Refusal OVERLOADED if too many orders are being reserved; DEPENDENCY_DOWN if the ledger is
+ *   away. Nothing was done then.
  */
 export function createReserveStock(options: ReserveStockOptions): ReserveStock {
   let inFlight = 0;
   return async (reservations, deadline) => {
+    if (options.ledger.open) throw new Refusal('DEPENDENCY_DOWN', 'The ledger is away');
     if (inFlight + reservations.length > options.ordersInFlightMax) throw new Refusal('OVERLOADED');
     inFlight += reservations.length;
     try {

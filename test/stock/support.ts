@@ -59,16 +59,17 @@ export interface StockClients {
 export async function startStockSystem(
   name: string,
   variables: Record<string, string> = {},
+  databaseUrl = mysqlUrl,
 ): Promise<StockSystem> {
   const prefix = uniquePrefix(name);
   const dir = mkdtempSync(join(tmpdir(), 'sluice-stock-'));
   const redisDir = join(dir, 'redis');
   let redisServer = await startRedis({ dir: redisDir, port: await freePort() });
   const orderShards = { databases: 0, tables: 1 };
-  await migrateAll({ mysqlUrls: [mysqlUrl], databasePrefix: prefix, orderShards });
+  await migrateAll({ mysqlUrls: [databaseUrl], databasePrefix: prefix, orderShards });
   const orders: StockSystem['orders'] = { resolve: () => 'LIVE', asked: [] };
   const env = {
-    SLUICE_MYSQL_URLS: mysqlUrl,
+    SLUICE_MYSQL_URLS: databaseUrl,
     SLUICE_REDIS_URL: redisServer.url,
     SLUICE_DATABASE_PREFIX: prefix,
     SLUICE_STOCK_PORT: '0',
@@ -87,7 +88,7 @@ export async function startStockSystem(
   const { stock, admin, port, metricsPort } = await startCopy();
   const redis = new Redis(redisServer.url, { maxRetriesPerRequest: null });
   redis.on('error', () => undefined);
-  const pool = createPool(mysqlUrl, { database: `${prefix}_stock`, connectionsMax: 6 });
+  const pool = createPool(databaseUrl, { database: `${prefix}_stock`, connectionsMax: 6 });
   return {
     ...{ stock, admin, redis, pool, orders, port, metricsPort, startCopy },
     async restartRedis(meanwhile) {
@@ -102,7 +103,8 @@ export async function startStockSystem(
       redis.disconnect();
       await redisServer.stop();
       await pool.end();
-      await dropDatabases(prefix);
+      // A server of the test's own goes with all it has.
+      if (databaseUrl === mysqlUrl) await dropDatabases(prefix);
       rmSync(dir, { recursive: true, force: true });
     },
   };
