@@ -85,6 +85,8 @@ function serverArguments(server: DatabaseServer, dir: string, options: MariaDbOp
   return [
     '--no-defaults',
     `--datadir=${dataDir(dir)}`,
+    // A server that starts removes the temporary tables that it finds, also those of others.
+    `--tmpdir=${dir}`,
     // Relative to the data directory, because the length of a socket's path is limited to about 100 bytes.
     '--socket=server.sock',
     '--pid-file=server.pid',
@@ -124,7 +126,7 @@ async function initialise(server: DatabaseServer, dir: string): Promise<void> {
         installScript() ?? requireProgram('mariadb-install-db'),
         [
           ...['--no-defaults', '--auth-root-authentication-method=normal', '--skip-test-db'],
-          ...['--skip-name-resolve', `--datadir=${partial}`],
+          ...['--skip-name-resolve', `--datadir=${partial}`, `--tmpdir=${dir}`],
         ],
       ];
   try {

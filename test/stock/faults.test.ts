@@ -8,14 +8,22 @@ import { freePort } from '../../deploy/local/port.ts';
 import { failpoints } from '../../services/runtime/failpoints.ts';
 import { reasonOf } from '../../services/runtime/refusals.ts';
 import { eventually } from '../support/eventually.ts';
-import { atRest, newSku, reservation, reserve, startStockSystem, untilOpen } from './support.ts';
+import {
+  atRest,
+  newSku,
+  reservation,
+  reserve,
+  shortAge,
+  startStockSystem,
+  untilOpen,
+} from './support.ts';
 
 const mebibyte = 1024 * 1024;
 const dir = mkdtempSync(join(tmpdir(), 'sluice-ledger-'));
 const port = await freePort();
 const small = { bufferPoolBytes: 64 * mebibyte, logFileBytes: 16 * mebibyte };
 let database = await startMariaDb({ dir, port, ...small });
-const system = await startStockSystem('faults', {}, database.url);
+const system = await startStockSystem('faults', shortAge, database.url);
 after(async () => {
   await system.close();
   await database.stop();

@@ -9,10 +9,11 @@ import {
   newSku,
   reservation,
   reserve,
+  shortAge,
   startStockSystem,
 } from './support.ts';
 
-const system = await startStockSystem('settle');
+const system = await startStockSystem('settle', shortAge);
 after(() => system.close());
 afterEach(() => failpoints.clear());
 

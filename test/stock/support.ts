@@ -29,8 +29,9 @@ import { dropDatabases } from '../support/databases.ts';
 import { eventually } from '../support/eventually.ts';
 import { mysqlUrl, uniquePrefix } from '../support/servers.ts';
 
-/** Age at which the loops settle; short, so that a test need not wait 15 s. */
-export const settleAgeMs = 1_000;
+/** Age at which the loops settle where a test waits for them; elsewhere no order may come to it. */
+export const shortSettleAgeMs = 2_000;
+export const shortAge = { SLUICE_SETTLE_AGE_MS: String(shortSettleAgeMs) };
 
 /** A stock service of its own Redis and database, without Kafka, and an order service made of answers. */
 export interface StockSystem {
@@ -76,7 +77,6 @@ export async function startStockSystem(
     SLUICE_STOCK_METRICS_PORT: '0',
     SLUICE_DEMO: '1',
     SLUICE_LOG_LEVEL: process.env.SLUICE_LOG_LEVEL ?? 'silent',
-    SLUICE_SETTLE_AGE_MS: String(settleAgeMs),
     ...variables,
   };
   const copies: StockClients[] = [];

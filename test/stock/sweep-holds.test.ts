@@ -3,9 +3,18 @@ import { after, afterEach, test } from 'node:test';
 import { failpoints } from '../../services/runtime/failpoints.ts';
 import { firstOrderIdAt } from '../../services/stock/order-clock.ts';
 import { eventually } from '../support/eventually.ts';
-import { atRest, holdsOf, newSku, reservation, reserve, startStockSystem } from './support.ts';
+import {
+  atRest,
+  holdsOf,
+  newSku,
+  reservation,
+  reserve,
+  shortAge,
+  shortSettleAgeMs,
+  startStockSystem,
+} from './support.ts';
 
-const system = await startStockSystem('sweep');
+const system = await startStockSystem('sweep', shortAge);
 const copy = await system.startCopy();
 after(() => system.close());
 afterEach(() => {
@@ -86,7 +95,7 @@ test('the watermark waits for a post under way, whose hold is then asked for', a
     await released;
   });
   const slow = reserve(system, order);
-  const due = order.orderId + (1_500n << 22n);
+  const due = order.orderId + (BigInt(shortSettleAgeMs + 500) << 22n);
   await eventually(() => BigInt(firstOrderIdAt(Date.now())) > due, 'the order is due');
   assert((await cursor()) < order.orderId);
   release();
