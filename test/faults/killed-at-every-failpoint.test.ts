@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { eventually } from '../support/eventually.ts';
-import { findBreaches } from '../support/invariants.ts';
+import { expectNoBreaches } from '../support/invariants.ts';
 import { type ServiceProcess, type System, startSystem } from '../support/system.ts';
-import { type Click, runSeed, startWorkload, type Workload } from '../support/workload.ts';
+import { runSeed, startWorkload, type Workload } from '../support/workload.ts';
 
 /** Every named place of the order path, in its order (DESIGN section 4), and of the settling loops. */
 const orderPlaces = [
@@ -80,23 +80,11 @@ async function killAt(
   const done = oks(workload);
   await eventually(() => oks(workload) >= done + 50, 'orders are made again');
   await workload.stop();
-  await untilClean(workload.history);
+  await expectNoBreaches(system, workload.history);
 }
 
 function oks({ history }: Workload): number {
   return history.filter(({ outcomes }) => outcomes.some(({ kind }) => kind === 'ok')).length;
-}
-
-/** P4 and P5 give the system 60 s after the fault. */
-async function untilClean(history: readonly Click[]): Promise<void> {
-  let breaches: string[] = [];
-  const clean = async (): Promise<boolean> => {
-    breaches = await findBreaches(system, history);
-    return breaches.length === 0;
-  };
-  await eventually(clean, 'no promise is broken', { withinMs: 60_000, everyMs: 250 }).catch(
-    (error) => assert.deepEqual(breaches, [], String(error)),
-  );
 }
 
 for (const place of orderPlaces) {

@@ -3,7 +3,7 @@ import { cpSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { eventually } from '../support/eventually.ts';
-import { findBreaches, readOrders } from '../support/invariants.ts';
+import { expectNoBreaches, readOrders } from '../support/invariants.ts';
 import { type System, startSystem } from '../support/system.ts';
 import { attempt, type Click, runSeed, startWorkload } from '../support/workload.ts';
 
@@ -22,17 +22,6 @@ after(async () => await system?.close());
 
 function click(userId: number, requestId: string, skuId: bigint, quantity = 1): Click {
   return { userId: BigInt(userId), requestId, lines: [{ skuId, quantity }], outcomes: [] };
-}
-
-async function untilClean(history: readonly Click[] = []): Promise<void> {
-  let breaches: string[] = [];
-  const clean = async (): Promise<boolean> => {
-    breaches = await findBreaches(system, history);
-    return breaches.length === 0;
-  };
-  await eventually(clean, 'no promise is broken', { withinMs: 60_000, everyMs: 500 }).catch(
-    (error) => assert.deepEqual(breaches, [], String(error)),
-  );
 }
 
 async function heldUnits(skuId: bigint): Promise<{ rows: number; units: number }> {
@@ -59,7 +48,7 @@ test('2,000 buyers want 50 units: exactly 50 orders, 50 holds and nothing left, 
   const { ledger, gate } = await system.admin.getStockLayers({ skuId });
   assert.equal(ledger?.available, 0n);
   assert.equal(gate?.available, 0n);
-  await untilClean(clicks);
+  await expectNoBreaches(system, clicks);
 });
 
 test('the limit per user holds when one user clicks fifty times at once', async () => {
@@ -75,7 +64,7 @@ test('the limit per user holds when one user clicks fifty times at once', async 
   );
   assert.equal(refused.length, 47);
   assert.deepEqual(await heldUnits(skuId), { rows: 3, units: 3 });
-  await untilClean(clicks);
+  await expectNoBreaches(system, clicks);
 });
 
 test('an order of several SKUs whose last one is sold out leaves nothing held', async () => {
@@ -95,7 +84,7 @@ test('an order of several SKUs whose last one is sold out leaves nothing held', 
   assert.deepEqual(await heldUnits(52n), { rows: 0, units: 0 });
   const all = click(9_101, 'all of it', 52n, 10);
   assert.equal((await attempt(system.order(), all)).kind, 'ok', 'all ten can be bought by another');
-  await untilClean([greedy, all]);
+  await expectNoBreaches(system, [greedy, all]);
 });
 
 /** Runs a sale with few units and breaks Redis in the middle of it. */
@@ -126,7 +115,7 @@ async function saleThroughLossOf(skuIds: readonly bigint[], lose: () => Promise<
   const before = oks();
   await eventually(() => oks() >= before + 50, 'the sale goes on');
   await workload.stop();
-  await untilClean(workload.history);
+  await expectNoBreaches(system, workload.history);
 }
 
 test('FLUSHALL in the middle of a sale sells nothing twice, and the sale reopens', async () => {

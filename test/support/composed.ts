@@ -185,10 +185,13 @@ export function failOnceAt(place: string): { readonly hits: () => number } {
   return { hits: () => hits };
 }
 
+/** Whether a SKU's gate is open, seen from a side; no while Redis is away. */
+export async function isGateOpen({ admin }: Side, skuId: bigint): Promise<boolean> {
+  const layers = await admin.getStockLayers({ skuId }).catch(() => undefined);
+  return layers?.gate?.loaded ?? false;
+}
+
 /** Waits until the gate of a SKU is open, seen from a side. */
-export async function untilGateOpen({ admin }: Side, skuId: bigint): Promise<void> {
-  await eventually(async () => {
-    const { gate } = await admin.getStockLayers({ skuId });
-    return gate?.loaded;
-  }, `the gate of SKU ${skuId} opens`);
+export async function untilGateOpen(side: Side, skuId: bigint): Promise<void> {
+  await eventually(() => isGateOpen(side, skuId), `the gate of SKU ${skuId} opens`);
 }

@@ -1,5 +1,7 @@
+import assert from 'node:assert/strict';
 import type { StockAdminServiceClient } from '../../gen/sluice/stock/v1/stock_admin_service.ts';
 import type { Pool } from '../../services/runtime/mysql.ts';
+import { eventually } from './eventually.ts';
 import { orderShards } from './system.ts';
 import type { Click } from './workload.ts';
 
@@ -47,6 +49,26 @@ export async function findBreaches(
     ...historyBreaches(orders, history),
     ...(await gateBreaches(system)),
   ];
+}
+
+/** P4 and P5 give the system this long to settle what a fault has left behind. */
+const settledWithinMs = 60_000;
+
+/** Waits until no promise is broken. @throws AssertionError naming the breaches that stay */
+export async function expectNoBreaches(
+  system: Inspected,
+  history: readonly Click[] = [],
+): Promise<void> {
+  let breaches: string[] = ['not looked yet'];
+  const clean = async (): Promise<boolean> => {
+    breaches = await findBreaches(system, history);
+    return breaches.length === 0;
+  };
+  const bounds = { withinMs: settledWithinMs, everyMs: 250 };
+  await eventually(clean, 'no promise is broken', bounds).catch((cause) => {
+    assert.deepEqual(breaches, [], String(cause));
+    throw cause;
+  });
 }
 
 /** Every order that exists, fences left out. */
@@ -186,7 +208,13 @@ async function gateBreaches({ stockPool, admin }: Inspected): Promise<string[]> 
   const breaches: string[] = [];
   const [rows] = await stockPool.query('SELECT sku_id, available FROM skus');
   for (const row of rows as Record<string, string>[]) {
-    const { gate } = await admin.getStockLayers({ skuId: BigInt(row.sku_id as string) });
+    const skuId = BigInt(row.sku_id as string);
+    const layers = await admin.getStockLayers({ skuId }).catch((error: Error) => error);
+    if (layers instanceof Error) {
+      breaches.push(`I5 the gate of SKU ${skuId} cannot be read: ${layers.message}`);
+      continue;
+    }
+    const { gate } = layers;
     if (!gate?.loaded) breaches.push(`I5 the gate of SKU ${row.sku_id} is ${gate?.state}`);
     else if (gate.available !== BigInt(row.available as string)) {
       breaches.push(
