@@ -59,12 +59,13 @@ async function runBenchmark(
     terminal,
     supervisor,
   };
-  const services = await startSystem(settings);
+  await startSystem(settings);
+  const processes = supervisor.running();
   terminal.say('');
   return await runMeasuring(args, {
     ...serviceEnvironment(settings),
     SLUICE_EDGE_URL: `http://127.0.0.1:${settings.servicePorts.edge.port}`,
-    SLUICE_BENCH_PIDS: services.map(({ name, pid }) => `${name}:${pid}`).join(','),
+    SLUICE_BENCH_PIDS: processes.map(({ name, pid }) => `${name}:${pid}`).join(','),
   });
 }
 

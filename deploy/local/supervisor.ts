@@ -11,6 +11,8 @@ export type Supervisor = {
   readonly failed: Promise<never>;
   /** Takes a process over as soon as its start is done. */
   start<P extends ManagedProcess>(starting: Promise<P>): Promise<P>;
+  /** What runs now, servers included. */
+  running(): readonly ManagedProcess[];
   /** Ends starts under way, then stops everything, one after the other. May be called twice; both wait for the same. */
   stop(say: (line: string) => void): Promise<void>;
   /** SIGKILL to everything, at once and synchronously, for a person who does not want to wait. */
@@ -58,6 +60,7 @@ export function createSupervisor(): Supervisor {
   return {
     signal: interrupted.signal,
     failed: failed.promise,
+    running: () => [...children],
     async start(work) {
       starting.add(work);
       try {

@@ -44,9 +44,13 @@ export interface RunningOrder {
   readonly log: Log;
 }
 
-/** Batches of orders under way to stock, and in each database. */
+/** Batches under way to stock: the second is built while stock works on the first. */
 const stockInFlightMax = 2;
-const insertInFlightMax = 2;
+/**
+ * Batches under way in each database, for new orders and for adopted ones. One makes batches larger
+ * and commits fewer: measured at 4,000 orders/s over HTTP, P99 fell from 413 to 269 ms.
+ */
+const insertInFlightMax = 1;
 /** About what a database takes in two seconds; more could not be answered in time. */
 const queueDepthMax = 10_000;
 const mapRefreshMs = 1_000;

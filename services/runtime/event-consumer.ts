@@ -9,6 +9,9 @@ import { Refusal } from './refusals.ts';
 
 /** Messages given to one call of the handler at most. */
 const handleMax = 500;
+/** The broker answers a fetch with this many bytes, or with what there is after this time. */
+const fetchBytesMin = 64 * 1024;
+const fetchWaitMs = 250;
 const retryFirstMs = 100;
 const retryLastMs = 5_000;
 const startRetryMs = 2_000;
@@ -51,7 +54,8 @@ export async function startEventConsumer<Event>(
     rebalanceTimeout: 10_000,
     heartbeatInterval: 2_000,
     allowAutoTopicCreation: false,
-    maxWaitTimeInMs: 500,
+    minBytes: fetchBytesMin,
+    maxWaitTimeInMs: fetchWaitMs,
     retry: { retries: Number.MAX_SAFE_INTEGER, maxRetryTime: 5_000 },
   });
   let joined = false;

@@ -15,7 +15,7 @@ const claimRowsMax = 32;
  * Between two rounds rows gather, because each round costs two durable commits and up to one request
  * for each partition, whatever it carries. The first event after a rest goes at once.
  */
-const gatherMs = 100;
+const gatherMs = 200;
 /** How long a claim lasts; a relay that died leaves its rows to the next one after it. */
 const claimMs = 15_000;
 /** Less than the claim, so that two relays rarely publish the same row. */
