@@ -22,13 +22,6 @@ const claimMs = 15_000;
 const publishMs = 10_000;
 const idleMs = 200;
 const databaseMs = 3_000;
-/** Rows counted at most when the backlog is looked at. */
-const countMax = 100_000;
-
-export interface OutboxBacklog {
-  readonly rows: number;
-  readonly oldestAgeMs: number;
-}
 
 export interface OutboxRelay {
   /** Looks for rows now; called after a commit that wrote one. */
@@ -58,17 +51,6 @@ export function startOutboxRelay(options: OutboxRelayOptions): OutboxRelay {
       while (!signal.aborted && (await relayOnce(options)) > 0) await gather(signal);
     },
   });
-}
-
-/** Rows waiting in the outbox and the age of the oldest, both by MySQL's clock. */
-export async function readBacklog(pool: Pool): Promise<OutboxBacklog> {
-  const sql = `SELECT COUNT(*) AS row_count,
-      COALESCE(MAX(TIMESTAMPDIFF(MICROSECOND, create_time, NOW(3))), 0) DIV 1000 AS age_ms
-    FROM (SELECT create_time FROM outbox ORDER BY id LIMIT ${countMax}) AS waiting`;
-  const rows = await query<RowDataPacket[]>(pool, sql, [], {
-    deadline: Deadline.after(databaseMs),
-  });
-  return { rows: Number(rows[0]?.row_count), oldestAgeMs: Number(rows[0]?.age_ms) };
 }
 
 async function relayOnce({ pool, topic, publisher }: OutboxRelayOptions): Promise<number> {
