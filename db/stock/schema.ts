@@ -14,7 +14,7 @@ import {
 
 /**
  * The stock ledger as drizzle sees it; `migrations/` has the same with the reasons, and the checks
- * compare both. Times are UTC.
+ * compare both. Times are UTC. The service itself does not load it: drizzle costs a process 130 MB.
  */
 export const skus = mysqlTable('skus', {
   skuId: bigint('sku_id', { mode: 'bigint' }).primaryKey().notNull(),

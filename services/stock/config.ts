@@ -50,7 +50,7 @@ export function readConfig(variables: Variables): Readonly<StockConfig> {
       topicPrefix: env.string('SLUICE_KAFKA_TOPIC_PREFIX', ''),
       orderAddresses: env.addresses('SLUICE_ORDER_ADDRESS', ['127.0.0.1:50051']),
       settleAgeMs: env.integer('SLUICE_SETTLE_AGE_MS', 15_000, { min: 1_000, max: 600_000 }),
-      ordersInFlightMax: env.integer('SLUICE_STOCK_ORDERS', 20_000, { min: 500, max: 1_000_000 }),
+      ordersInFlightMax: env.integer('SLUICE_STOCK_ORDERS', 10_000, { min: 500, max: 1_000_000 }),
       callsInFlightMax: env.integer('SLUICE_STOCK_CALLS', 4_000, { min: 1, max: 100_000 }),
       tokenSecret: env.secret('SLUICE_TOKEN_SECRET', demo),
       failpoints: env.string('SLUICE_FAILPOINTS', ''),

@@ -1,7 +1,4 @@
-import { asc, gt, inArray } from 'drizzle-orm';
-import { QueryBuilder } from 'drizzle-orm/mysql-core';
 import type { RowDataPacket } from 'mysql2/promise';
-import { skus } from '../../db/stock/schema.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { type Pool, query } from '../runtime/mysql.ts';
 import type { GateSettings } from './gate.ts';
@@ -27,8 +24,6 @@ export interface SkuRow {
   readonly updateTime: Date;
 }
 
-const builder = new QueryBuilder();
-
 /** Reads some SKUs, in no particular order; those that do not exist are missing. */
 export async function readSkus(
   pool: Pool,
@@ -36,12 +31,8 @@ export async function readSkus(
   deadline: Deadline,
 ): Promise<SkuRow[]> {
   if (skuIds.length === 0) return [];
-  const { sql, params } = builder
-    .select()
-    .from(skus)
-    .where(inArray(skus.skuId, [...skuIds]))
-    .toSQL();
-  return (await query<RowDataPacket[]>(pool, sql, params, { deadline })).map(skuOf);
+  const sql = 'SELECT * FROM skus WHERE sku_id IN (?)';
+  return (await query<RowDataPacket[]>(pool, sql, [skuIds], { deadline })).map(skuOf);
 }
 
 /** Reads a page of SKUs by ascending id, beginning behind `after`. */
@@ -50,14 +41,8 @@ export async function listSkus(
   { after, max }: { after: bigint; max: number },
   deadline: Deadline,
 ): Promise<SkuRow[]> {
-  const { sql, params } = builder
-    .select()
-    .from(skus)
-    .where(gt(skus.skuId, after))
-    .orderBy(asc(skus.skuId))
-    .limit(max)
-    .toSQL();
-  return (await query<RowDataPacket[]>(pool, sql, params, { deadline })).map(skuOf);
+  const sql = 'SELECT * FROM skus WHERE sku_id > ? ORDER BY sku_id LIMIT ?';
+  return (await query<RowDataPacket[]>(pool, sql, [after, max], { deadline })).map(skuOf);
 }
 
 /** The ledger's clock. */

@@ -2,7 +2,7 @@ import type {
   ReservationResult,
   StockReservation,
 } from '../../gen/sluice/stock/v1/stock_service.ts';
-import { type RefusalReason, reasonNumber, refusalTable } from '../runtime/refusals.ts';
+import { Refusal, type RefusalReason, reasonNumber, refusalTable } from '../runtime/refusals.ts';
 import type { PostResult } from './decide-post.ts';
 import { knownFlag, reserveAnswer } from './gate-scripts.ts';
 import type { DeductStatus } from './stock-metrics.ts';
@@ -51,6 +51,13 @@ export function gateOutcome(answer: number | string, skuId: bigint): Outcome | u
   const reason = gateReasons[code];
   if (reason === undefined) throw new Error(`reserve_stock answered ${code} for an order`);
   return refused(reason, skuId, known);
+}
+
+/** What a gate call that failed means: before the first line nothing was done, if the failure says so. */
+export function gateFailureOutcome(error: unknown, skuId: bigint, line: number): Outcome {
+  const reason = error instanceof Refusal ? error.reason : undefined;
+  if (line > 0 || (reason !== 'OVERLOADED' && reason !== 'DEPENDENCY_DOWN')) return unknown;
+  return refused(reason, skuId, false);
 }
 
 /** Whether the gate refused because it has to be installed first. */

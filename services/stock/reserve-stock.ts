@@ -1,13 +1,14 @@
 import type { ReservationLine, StockReservation } from '../../gen/sluice/stock/v1/stock_service.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import type { Log } from '../runtime/log.ts';
-import { Refusal, refusalTable } from '../runtime/refusals.ts';
+import { Refusal } from '../runtime/refusals.ts';
 import type { PostedOrder, PostResult } from './decide-post.ts';
 import type { GateEntry, GateReply } from './gate.ts';
 import type { LedgerBreaker } from './ledger-breaker.ts';
 import {
   dead,
   deductStatus,
+  gateFailureOutcome,
   gateOutcome,
   isNotLoaded,
   type Outcome,
@@ -141,7 +142,10 @@ class Reservation {
     try {
       reply = await this.#options.batches.gate.add({ skuId, entries }, this.#deadline);
     } catch (error) {
-      for (const index of indexes) this.#outcomes[index] = this.#failure(error, skuId, line);
+      const outcome = gateFailureOutcome(error, skuId, line);
+      if (!(error instanceof Refusal))
+        this.#options.log.error({ err: error }, 'a gate call failed');
+      for (const index of indexes) this.#outcomes[index] = outcome;
       return;
     }
     if (reply.kind === 'EXPIRED') {
@@ -169,15 +173,6 @@ class Reservation {
   #refuse(index: number, linesPassed: number, refusal: Outcome): void {
     if (linesPassed === 0) this.#outcomes[index] = refusal;
     else this.#toUndo.push({ index, refusal });
-  }
-
-  /** Before the first gate nothing was done, if the failure says so; from then on it is unknown. */
-  #failure(error: unknown, skuId: bigint, line: number): Outcome {
-    const reason = error instanceof Refusal ? error.reason : undefined;
-    if (reason === undefined) this.#options.log.error({ err: error }, 'a gate call failed');
-    const nothingDone = reason === 'OVERLOADED' || reason === 'DEPENDENCY_DOWN';
-    if (line > 0 || !nothingDone) return unknown;
-    return refused(reason, skuId, false, refusalTable[reason].title);
   }
 
   async #post(admitted: readonly number[]): Promise<void> {
