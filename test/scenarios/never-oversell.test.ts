@@ -87,17 +87,36 @@ test('an order of several SKUs whose last one is sold out leaves nothing held', 
   await expectNoBreaches(system, [greedy, all]);
 });
 
-/** Runs a sale with few units and breaks Redis in the middle of it. */
+/** Buys what is left of a SKU, in ever smaller orders, until it is sold out. */
+async function buyTheRest(skuId: bigint, history: Click[]): Promise<void> {
+  for (const quantity of [1_000, 100, 10, 1]) {
+    for (let count = 0; ; count += 1) {
+      const rest = click(70_000 + count, `rest-${skuId}-${quantity}-${count}`, skuId, quantity);
+      history.push(rest);
+      const outcome = await attempt(system.order(count % 2), rest, 10_000);
+      if (outcome.kind === 'refused' && outcome.reason === 'SOLD_OUT') break;
+      assert.equal(
+        outcome.kind,
+        'ok',
+        JSON.stringify(outcome, (_, value) => String(value)),
+      );
+    }
+  }
+}
+
+/** Runs a sale, breaks Redis in the middle of it, and then sells the last unit. */
 async function saleThroughLossOf(skuIds: readonly bigint[], lose: () => Promise<void>) {
+  const supplied = 5_000n;
   const seed = runSeed();
   console.log(`seed ${seed} (SLUICE_TEST_SEED)`);
-  for (const skuId of skuIds) await system.createSku({ skuId, supplied: 400n });
+  for (const skuId of skuIds) await system.createSku({ skuId, supplied });
   const workload = startWorkload({
     clients: () => [system.order(0), system.order(1)],
     seed,
     skuIds,
     users: 5_000,
     concurrency: 24,
+    restMs: 20,
   });
   const oks = (): number =>
     workload.history.filter(({ outcomes }) => outcomes.some(({ kind }) => kind === 'ok')).length;
@@ -116,6 +135,10 @@ async function saleThroughLossOf(skuIds: readonly bigint[], lose: () => Promise<
   await eventually(() => oks() >= before + 50, 'the sale goes on');
   await workload.stop();
   await expectNoBreaches(system, workload.history);
+  const rest: Click[] = [];
+  for (const skuId of skuIds) await buyTheRest(skuId, rest);
+  for (const skuId of skuIds) assert.equal(BigInt((await heldUnits(skuId)).units), supplied);
+  await expectNoBreaches(system, [...workload.history, ...rest]);
 }
 
 test('FLUSHALL in the middle of a sale sells nothing twice, and the sale reopens', async () => {
