@@ -3,6 +3,8 @@ import type { Recorder, Summary } from './recorder.ts';
 
 /** At most this share of the offered orders may be unserved, unknown or not sent. */
 const notServedShareMax = 0.01;
+/** Orders that take longer on the whole are not what anybody calls held, however steady. */
+const p99MsMax = 500;
 /** A backlog of this many seconds of load is no backlog. */
 const backlogSeconds = 0.15;
 const growth = 1.4;
@@ -57,7 +59,8 @@ async function tryRate(options: SearchOptions, rate: number): Promise<boolean> {
   const summary = recorder.summary(load.from, load.to);
   const notServed = summary.unserved + summary.unknown + summary.notSent + summary.none;
   const backlogMax = Math.max(load.backlogHalfway * 1.5, rate * backlogSeconds);
-  const held = notServed <= summary.offered * notServedShareMax && load.backlogAtEnd <= backlogMax;
+  const served = notServed <= summary.offered * notServedShareMax;
+  const held = served && load.backlogAtEnd <= backlogMax && summary.okMs.p99 <= p99MsMax;
   onStep({ rate, held, summary, load });
   return held;
 }
