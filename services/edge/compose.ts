@@ -69,7 +69,6 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
   });
   try {
     const machines = await startObservabilityServer({
-      host: '127.0.0.1',
       port: config.metricsPort,
       registry: metrics.registry,
       ready: waitingFor,

@@ -3,7 +3,6 @@ import type { AddressInfo } from 'node:net';
 import type { Registry } from 'prom-client';
 
 export interface ObservabilityOptions {
-  readonly host: string;
   /** 0 lets the system choose. */
   readonly port: number;
   readonly registry: Registry;
@@ -11,9 +10,11 @@ export interface ObservabilityOptions {
   readonly ready: () => string[] | Promise<string[]>;
 }
 
-/** Serves `/metrics`, `/healthz` and `/readyz` for machines, apart from the service's own port. */
+/**
+ * Serves `/metrics`, `/healthz` and `/readyz` for machines, apart from the service's own port and on
+ * loopback, wherever the service itself listens.
+ */
 export async function startObservabilityServer({
-  host,
   port,
   registry,
   ready,
@@ -40,7 +41,7 @@ export async function startObservabilityServer({
   server.headersTimeout = 5_000;
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject);
-    server.listen(port, host, resolve);
+    server.listen(port, '127.0.0.1', resolve);
   });
   return {
     port: (server.address() as AddressInfo).port,

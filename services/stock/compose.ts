@@ -127,7 +127,6 @@ async function start(
   });
   lifecycle.add('grpc server', () => server.stop());
   const observability = await startObservabilityServer({
-    host: config.listen,
     port: config.metricsPort,
     registry: registry.registry,
     ready() {
