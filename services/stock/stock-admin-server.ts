@@ -1,9 +1,12 @@
-import { StockAdminServiceDefinition } from '../../gen/sluice/stock/v1/stock_admin_service.ts';
+import {
+  GateLayer,
+  StockAdminServiceDefinition,
+} from '../../gen/sluice/stock/v1/stock_admin_service.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { type ServerService, service } from '../runtime/grpc-server.ts';
 import type { Log } from '../runtime/log.ts';
 import type { Pool } from '../runtime/mysql.ts';
-import { Refusal } from '../runtime/refusals.ts';
+import { isBusinessRefusal, Refusal } from '../runtime/refusals.ts';
 import { checkAdjustment, checkSkuId, newSkuOf, skuChangesOf } from './admin-requests.ts';
 import type { Gate } from './gate.ts';
 import type { GateConnection } from './gate-connection.ts';
@@ -58,20 +61,31 @@ export function createStockAdminService(parts: {
     async getStockLayers({ skuId }: { skuId: bigint }, { deadline }: WithDeadline) {
       checkSkuId(skuId);
       const sku = await readSku(pool, skuId, deadline);
-      const [view] = (await readGates(connection, [skuId])) as [GateView];
-      const { loaded, state, available = 0, epoch, pendingOrders, oldestPendingMs } = view;
-      const now = connection.redisNowMs();
-      const oldestPendingAgeMs = Math.max(0, Math.round(now - (oldestPendingMs ?? now)));
-      const gate = {
-        ...{ loaded, state, available: BigInt(available), epoch: epoch < 0n ? 0n : epoch },
-        pendingOrders: BigInt(pendingOrders),
-        oldestPendingAgeMs: BigInt(oldestPendingAgeMs),
-        buyers: BigInt(await countBuyers(connection, skuId)),
-      };
+      const gate = await readGateLayer(connection, skuId);
       return { gate, ledger: skuMessage(sku) };
     },
   };
   return service(StockAdminServiceDefinition, implementation, { adminOnly: true });
+}
+
+/** While Redis is away an operator still sees the ledger, beside a gate that cannot be reached. */
+async function readGateLayer(connection: GateConnection, skuId: bigint): Promise<GateLayer> {
+  try {
+    const [view] = (await readGates(connection, [skuId])) as [GateView];
+    const { loaded, state, available = 0, epoch, pendingOrders, oldestPendingMs } = view;
+    const now = connection.redisNowMs();
+    const oldestPendingAgeMs = Math.max(0, Math.round(now - (oldestPendingMs ?? now)));
+    return {
+      ...{ loaded, state, available: BigInt(available), epoch: epoch < 0n ? 0n : epoch },
+      pendingOrders: BigInt(pendingOrders),
+      oldestPendingAgeMs: BigInt(oldestPendingAgeMs),
+      buyers: BigInt(await countBuyers(connection, skuId)),
+    };
+  } catch (error) {
+    const away = error instanceof Refusal && !isBusinessRefusal(error);
+    if (!away) throw error;
+    return GateLayer.fromPartial({ loaded: false, state: 'unreachable' });
+  }
 }
 
 interface WithDeadline {

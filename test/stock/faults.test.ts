@@ -74,6 +74,18 @@ test('a command that Redis finds after its deadline does nothing', async () => {
   await eventually(async () => (await told(skuId)) === 'reserved', 'the sale goes on');
 });
 
+test('while Redis is away an operator sees the ledger beside a gate that cannot be reached', async () => {
+  const skuId = await newSku(system, 5n);
+  const pid = Number(/process_id:(\d+)/.exec(await system.redis.info('server'))?.[1]);
+  process.kill(pid, 'SIGSTOP');
+  const { gate, ledger } = await system.admin.getStockLayers({ skuId });
+  process.kill(pid, 'SIGCONT');
+  assert.equal(gate?.loaded, false);
+  assert.equal(gate?.state, 'unreachable');
+  assert.equal(ledger?.available, 5n);
+  await untilOpen(system, skuId);
+});
+
 test('while the ledger is away nothing is let through the gates, and afterwards the sale goes on', async () => {
   const skuId = await newSku(system, 100n);
   await database.kill();

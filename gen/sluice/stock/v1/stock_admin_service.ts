@@ -151,7 +151,7 @@ export interface GateLayer {
   epoch: bigint;
   /** Users that the gate knows. */
   buyers: bigint;
-  /** open, closing or missing. */
+  /** open, closing or missing; unreachable while Redis is away. */
   state: string;
 }
 
