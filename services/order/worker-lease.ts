@@ -62,6 +62,7 @@ class LeaseHolder {
   readonly #skewMaxMs: number;
   readonly #clock: IdClock;
   readonly #owner = randomBytes(16).toString('hex');
+  #renewing: Promise<void> = Promise.resolve();
 
   constructor({ pool, log, leaseMs, skewMaxMs, clock }: WorkerLeaseOptions) {
     this.#pool = pool;
@@ -71,7 +72,13 @@ class LeaseHolder {
     this.#clock = clock ?? hostClock;
   }
 
-  async renew(): Promise<void> {
+  /** One after the other: two at once would take two numbers, or find each other's taken. */
+  renew(): Promise<void> {
+    this.#renewing = this.#renewing.catch(() => undefined).then(() => this.#renewOnce());
+    return this.#renewing;
+  }
+
+  async #renewOnce(): Promise<void> {
     const nowMs = await this.#mysqlTimeMs();
     const offMs = Math.round(this.#clock.wallMs() - nowMs);
     if (Math.abs(offMs) > this.#skewMaxMs) {

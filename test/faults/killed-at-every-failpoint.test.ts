@@ -1,9 +1,6 @@
-import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import { eventually } from '../support/eventually.ts';
-import { expectNoBreaches } from '../support/invariants.ts';
+import { killUnderLoad } from '../support/kill-under-load.ts';
 import { type ServiceProcess, type System, startSystem } from '../support/system.ts';
-import { runSeed, startWorkload, type Workload } from '../support/workload.ts';
 
 /** Every named place of the order path, in its order (DESIGN section 4), and of the settling loops. */
 const orderPlaces = [
@@ -51,51 +48,19 @@ before(async () => {
 
 after(async () => await system?.close());
 
-async function killAt(
-  victim: ServiceProcess,
-  place: string,
-  afterKill = async (): Promise<void> => undefined,
-): Promise<void> {
-  const seed = runSeed();
-  console.log(`${place}: seed ${seed} (SLUICE_TEST_SEED)`);
-  const workload = startWorkload({
-    clients: () => [system.order(0), system.order(1)],
-    seed,
-    skuIds,
-    users: 100_000,
-    concurrency: 16,
-    restMs: 20,
-  });
-  // The third hit, so that the process has begun to work and others are under way.
-  await victim.restart({ SLUICE_FAILPOINTS: `${place}:kill@3` });
-  const exit = await Promise.race([
-    victim.process.exited,
-    eventually(() => !victim.process.isRunning(), `${place} is reached`).then(
-      () => victim.process.exited,
-    ),
-  ]);
-  assert.equal(exit.signal, 'SIGKILL');
-  await afterKill();
-  await victim.restart();
-  const done = oks(workload);
-  await eventually(() => oks(workload) >= done + 50, 'orders are made again');
-  await workload.stop();
-  await expectNoBreaches(system, workload.history);
-}
-
-function oks({ history }: Workload): number {
-  return history.filter(({ outcomes }) => outcomes.some(({ kind }) => kind === 'ok')).length;
-}
+const workload = { skuIds, users: 100_000 };
 
 for (const place of orderPlaces) {
   test(`an order process killed at ${place} under load breaks no promise`, async () => {
-    await killAt(system.orders[0] as ServiceProcess, place);
+    const [victim] = system.orders as [ServiceProcess];
+    await killUnderLoad({ system, victim, place, workload });
   });
 }
 
 for (const place of stockPlaces) {
   test(`a stock process killed at ${place} under load breaks no promise`, async () => {
-    await killAt(system.stocks[0] as ServiceProcess, place);
+    const [victim] = system.stocks as [ServiceProcess];
+    await killUnderLoad({ system, victim, place, workload });
   });
 }
 
@@ -103,6 +68,6 @@ for (const place of sweepPlaces) {
   test(`a stock process killed at ${place} under load breaks no promise`, async () => {
     const [victim, other] = system.stocks as [ServiceProcess, ServiceProcess];
     await other.process.stop();
-    await killAt(victim, place, () => other.restart());
+    await killUnderLoad({ system, victim, place, workload, afterKill: () => other.restart() });
   });
 }

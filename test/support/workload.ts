@@ -78,6 +78,10 @@ export interface WorkloadOptions {
   readonly attemptsMax?: number;
   /** Rest of a buyer between two clicks, in milliseconds; bounds the rate. */
   readonly restMs?: number;
+  /** Share of the clicks that are sent again although they were answered; default 0.05. */
+  readonly repeatShare?: number;
+  /** Share of the clicks whose order, if there is one, is cancelled right away. */
+  readonly cancelShare?: number;
   /** Clicks at most, however long the workload runs. */
   readonly clicksMax?: number;
 }
@@ -90,6 +94,7 @@ export interface Workload {
 /** Buyers who click, wait, and click again when they got no answer, until stopped. */
 export function startWorkload(options: WorkloadOptions): Workload {
   const { clients, seed, concurrency, attemptsMax = 4, restMs = 0 } = options;
+  const { cancelShare = 0, repeatShare = 0.05 } = options;
   const { clicksMax = 20_000 } = options;
   const history: Click[] = [];
   let stopped = false;
@@ -100,17 +105,17 @@ export function startWorkload(options: WorkloadOptions): Workload {
       const click = nextClick(random, options, `${seed}-${index}-${history.length}`);
       history.push(click);
       for (let count = 0; count < attemptsMax; count += 1) {
-        const all = clients();
-        const client = all[Math.floor(random() * all.length)] as OrderServiceClient;
         // Now and then an impatient buyer sends the same click twice at once.
         const copies = random() < 0.1 ? 2 : 1;
         const outcomes = await Promise.all(
-          Array.from({ length: copies }, () => attempt(client, click, 1_500)),
+          Array.from({ length: copies }, () => attempt(anyOf(clients(), random), click, 1_500)),
         );
         if (outcomes.every(({ kind }) => kind !== 'unknown')) break;
         if (stopped) break;
         await sleep(20 + random() * 80);
       }
+      if (random() < repeatShare) await attempt(anyOf(clients(), random), click, 1_500);
+      if (random() < cancelShare) await cancel(anyOf(clients(), random), click);
       if (restMs > 0) await sleep(restMs * 2 * random());
     }
   }
@@ -123,6 +128,22 @@ export function startWorkload(options: WorkloadOptions): Workload {
       await Promise.all(buyers);
     },
   };
+}
+
+function anyOf<Thing>(all: readonly Thing[], random: () => number): Thing {
+  return all[Math.floor(random() * all.length)] as Thing;
+}
+
+/** What a cancellation comes to is seen in the order's row; its answer may be lost. */
+async function cancel(client: OrderServiceClient, { userId, outcomes }: Click): Promise<void> {
+  for (const outcome of outcomes) {
+    if (outcome.kind !== 'ok') continue;
+    const signal = AbortSignal.timeout(1_500);
+    await client
+      .cancelOrder({ orderId: outcome.orderId, userId }, { signal })
+      .catch(() => undefined);
+    return;
+  }
 }
 
 function nextClick(

@@ -1,0 +1,79 @@
+import { after, before, test } from 'node:test';
+import { killUnderLoad } from '../support/kill-under-load.ts';
+import { type ServiceProcess, type System, startSystem } from '../support/system.ts';
+
+// The places that only refusals, cancellations, retries and resyncs come by.
+
+const plenty = 1n;
+const limited = 2n;
+const soldOut = 3n;
+/** Few users, so that the limit is met; one SKU without units, so that orders of two are undone. */
+const workload = { skuIds: [plenty, limited, soldOut], users: 300, cancelShare: 0.3 };
+let system: System;
+
+before(async () => {
+  system = await startSystem({
+    name: 'settling',
+    orders: 2,
+    stocks: 2,
+    env: { SLUICE_SETTLE_AGE_MS: '2000' },
+  });
+  await system.createSku({ skuId: plenty, supplied: 1_000_000n });
+  await system.createSku({ skuId: limited, supplied: 1_000_000n, limitPerUser: 2 });
+  await system.createSku({ skuId: soldOut, supplied: 0n });
+});
+
+after(async () => await system?.close());
+
+async function forgetRequests(): Promise<void> {
+  const records = await system.redis.keys(`{sku:${plenty}}:req:*`);
+  if (records.length > 0) await system.redis.del(records);
+}
+
+for (const place of [
+  'stock.before_fence',
+  'stock.after_fence',
+  'stock.after_release_commit',
+  'stock.before_credit',
+]) {
+  test(`a stock process killed at ${place} under load breaks no promise`, async () => {
+    const [victim] = system.stocks as [ServiceProcess];
+    await killUnderLoad({ system, victim, place, workload });
+  });
+}
+
+for (const place of ['stock.resync_closed', 'stock.resync_read', 'stock.before_install']) {
+  test(`a stock process killed at ${place} under load breaks no promise`, async () => {
+    const [victim] = system.stocks as [ServiceProcess];
+    // The administrators' client talks to the victim.
+    const provoke = () => system.admin.rebuildStock({ skuId: plenty });
+    await killUnderLoad({ system, victim, place, hit: 1, workload, provoke });
+  });
+}
+
+for (const place of ['order.before_look_up', 'order.after_adopt_read']) {
+  test(`an order process killed at ${place} under load breaks no promise`, async () => {
+    const [victim] = system.orders as [ServiceProcess];
+    await killUnderLoad({ system, victim, place, workload });
+  });
+}
+
+for (const place of ['order.before_release', 'order.after_release']) {
+  test(`an order process killed at ${place} under load breaks no promise`, async () => {
+    const [victim] = system.orders as [ServiceProcess];
+    // A repetition whose record is lost gets an id of its own, meets its order, and gives that back.
+    const provoke = forgetRequests;
+    const repeating = { ...workload, repeatShare: 0.5 };
+    await killUnderLoad({ system, victim, place, hit: 1, workload: repeating, provoke });
+  });
+}
+
+for (const place of ['order.before_abort_insert', 'order.after_abort_insert']) {
+  test(`an order process killed at ${place} under load breaks no promise`, async () => {
+    const [victim, other] = system.orders as [ServiceProcess, ServiceProcess];
+    // The other one dies between hold and order; what it leaves behind only the victim can resolve.
+    await other.restart({ SLUICE_FAILPOINTS: 'order.before_begin:kill@20' });
+    const afterKill = () => other.restart();
+    await killUnderLoad({ system, victim, place, hit: 1, workload, afterKill });
+  });
+}
