@@ -60,6 +60,8 @@ function install() {
     '--include=optional',
     '--no-audit',
     '--no-fund',
+    // Its warnings are about the Node that runs npm, while everything else runs on the pinned one.
+    '--loglevel=error',
   ];
   // Under `npm start` the npm that runs us is named; calling it by hand takes the one on the PATH.
   const cli = process.env.npm_execpath;
