@@ -13,6 +13,8 @@ const deadlockErrno = 1213;
 /** A transaction that loses deadlocks this often meets a fault of ours, not bad luck. */
 const attemptsMax = 4;
 const connectTimeoutMs = 3_000;
+/** Longer than any transaction of ours rests between two statements. */
+const idleSecondsMax = 10;
 
 /** The server's number of an error, or undefined for any other error. */
 export function mysqlErrno(error: unknown): number | undefined {
@@ -69,6 +71,8 @@ export function createPool(
       "SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 1",
       onSessionError,
     );
+    // A process that hangs, or a host that vanished, must not keep its locks for ever. MariaDB only.
+    connection.query(`SET SESSION idle_transaction_timeout = ${idleSecondsMax}`, onSessionError);
   });
   return pool;
 }

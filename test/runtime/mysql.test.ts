@@ -49,12 +49,13 @@ test('sessions run READ COMMITTED in UTC and BIGINT arrives as a string', async 
   const [row] = await query<Record<string, string>[]>(
     pool,
     `SELECT @@tx_isolation AS isolation, @@innodb_lock_wait_timeout AS wait_s,
-       @@time_zone AS zone, 9223372036854775807 AS big`,
+       @@idle_transaction_timeout AS idle_s, @@time_zone AS zone, 9223372036854775807 AS big`,
     [],
     { deadline: soon() },
   );
   assert.equal(row?.isolation, 'READ-COMMITTED');
   assert.equal(Number(row?.wait_s), 1);
+  assert.equal(Number(row?.idle_s), 10);
   assert.equal(row?.zone, '+00:00');
   assert.equal(row?.big, '9223372036854775807');
 });
