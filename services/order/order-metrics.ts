@@ -1,4 +1,4 @@
-import type { BatcherMetrics } from '../runtime/batcher.ts';
+import { type BatcherMetrics, createBatcherMetrics } from '../runtime/batcher.ts';
 import type { Metrics } from '../runtime/metrics.ts';
 import { type RefusalReason, refusalTable } from '../runtime/refusals.ts';
 
@@ -15,8 +15,6 @@ export interface OrderMetrics {
 }
 
 const createSeconds = [0.01, 0.05, 0.1, 0.2, 0.5, 1, 2];
-const batchEntries = [1, 2, 5, 10, 25, 50, 100, 250, 500];
-const queueSeconds = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1];
 
 export function createOrderMetrics(metrics: Metrics): OrderMetrics {
   const total = metrics.counter('order_create_total', 'Requests to create an order, by outcome', [
@@ -38,18 +36,7 @@ export function createOrderMetrics(metrics: Metrics): OrderMetrics {
       counters[status].inc();
       duration.observe(seconds);
     },
-    hops: {
-      entries: metrics.histogram('batch_entries', 'Entries in one batch', batchEntries, ['hop']),
-      queueAge: metrics.histogram(
-        'batch_queue_age_seconds',
-        'How long the oldest entry of a batch had waited when it was sent',
-        queueSeconds,
-        ['hop'],
-      ),
-      dropped: metrics.counter('batch_dropped_total', 'Entries whose time ran out in the queue', [
-        'hop',
-      ]),
-    },
+    hops: createBatcherMetrics(metrics),
     breakerState: metrics.gauge(
       'circuit_breaker_state',
       'Circuit breakers: 0 closed, 1 half-open, 2 open',

@@ -46,13 +46,13 @@ export function createBatcherMetrics(metrics: Metrics): BatcherMetrics {
     entries: metrics.histogram(
       'batch_entries',
       'Entries in a batch, by hop.',
-      [1, 2, 5, 10, 20, 50, 100, 200, 500],
+      [1, 2, 5, 10, 25, 50, 100, 250, 500],
       ['hop'],
     ),
     queueAge: metrics.histogram(
       'batch_queue_age_seconds',
       'How long the oldest entry of a batch had waited, by hop.',
-      [0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5],
+      [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5],
       ['hop'],
     ),
     dropped: metrics.counter(
