@@ -208,11 +208,18 @@ test('a server that dies in the middle of a transaction leaves all of its orders
   failpoints.set('order.before_commit', async ({ orderIds }) => {
     if ((orderIds as bigint[]).length === 0) return;
     failpoints.clear('order.before_commit');
-    const threads = await bench.sql(1, 'SHOW PROCESSLIST');
-    const database = `${bench.prefix}_order_1`;
-    for (const { Id, db, Info } of threads) {
-      if (db === database && Info === null) await bench.sql(1, `KILL ${Id}`).catch(() => undefined);
-    }
+    // All of them: a connection whose last statement was answered a moment ago may still look busy.
+    const ours = async () =>
+      await bench.sql(
+        1,
+        `SELECT ID FROM information_schema.PROCESSLIST
+         WHERE DB = '${bench.prefix}_order_1' AND ID <> CONNECTION_ID()`,
+      );
+    const threads = await ours();
+    for (const { ID } of threads) await bench.sql(1, `KILL ${ID}`).catch(() => undefined);
+    const killed = new Set(threads.map(({ ID }) => String(ID)));
+    const gone = async () => (await ours()).every(({ ID }) => !killed.has(String(ID)));
+    await eventually(gone, 'the transaction’s connection is dead');
   });
   const requests = users.map((user) => orderRequest(user, 'killed'));
   const { results } = await order.client.batchCreateOrders({ requests });
