@@ -1,74 +1,51 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { createConnection } from 'mysql2/promise';
+import {
+  type DatabaseKind,
+  type DatabasesOptions,
+  databaseKinds,
+  databasesOf,
+  type TargetDatabase,
+} from './databases.ts';
 import { type Migration, readMigrations, statementsOf } from './migration-files.ts';
 import { seedSlotMap } from './order/slot-map.ts';
 
 /**
  * Brings every database to the newest schema.
  *
- * Files are db/<stock|order>/migrations/NNNNNN_name.sql, numbered, append-only, with a comment that says why. Statements end
+ * Files are db/<kind>/migrations/NNNNNN_name.sql, numbered, append-only, with a comment that says why. Statements end
  * with `;` at the end of a line. MySQL cannot undo DDL, so a file is recorded after it ran whole, and each statement must be
- * idempotent (IF NOT EXISTS): a run that was cut short repeats its file.
+ * idempotent: a run that was cut short repeats its file. That is IF NOT EXISTS for tables; a column or key that an ALTER adds
+ * and that is there already counts as added, because MySQL, unlike MariaDB, has no IF NOT EXISTS for it.
  * In files of `order`, a statement that contains {{table}} runs once for every table of the database, with {{table}} replaced
  * by the table's two-digit number: `CREATE TABLE IF NOT EXISTS orders_{{table}} …` makes orders_00, orders_01 and so on. There
  * is no other placeholder.
  */
-export type MigrateOptions = {
-  /** mysql://user:password@host:port, no database; order database i lives on server i mod n, stock on the first. */
-  mysqlUrls: readonly string[];
-  databasePrefix: string;
-  orderShards: { databases: number; tables: number };
+export type MigrateOptions = DatabasesOptions & {
   log?: (line: string) => void;
-  /** Where stock/migrations and order/migrations are; default: this folder. */
+  /** Where order/migrations and the others are; default: this folder. */
   migrationsDir?: string;
   /** Gives a migrated order database its first slot map; tests of other schemas replace it. */
   seedSlotMap?: typeof seedSlotMap;
 };
 
-type TargetDatabase = {
-  url: string;
-  name: string;
-  kind: 'stock' | 'order';
-  tables: number;
-  /** Which of the order databases. */
-  index: number;
-};
-
 /** Statements wait for running transactions at most this long; DDL would otherwise wait a day for a metadata lock. */
 const lockWaitSeconds = 60;
+/** The column or key that a statement adds is there: the statement ran before. */
+const alreadyAddedErrnos = new Set([1060, 1061]);
 /** Several starters may migrate at once: the others wait for the first. */
 const turnWaitSeconds = 120;
 
 /** Creates and migrates all databases. May run any number of times and in several processes at once. Throws on the first failure. */
 export async function migrateAll(options: MigrateOptions): Promise<void> {
   const dir = options.migrationsDir ?? import.meta.dirname;
-  const migrations = {
-    stock: await readMigrations(`${dir}/stock/migrations`),
-    order: await readMigrations(`${dir}/order/migrations`),
-  };
-  for (const database of databasesOf(options)) {
-    await migrateDatabase(database, migrations[database.kind], options);
+  const migrations = new Map<DatabaseKind, Migration[]>();
+  for (const kind of databaseKinds) {
+    migrations.set(kind, await readMigrations(`${dir}/${kind}/migrations`));
   }
-}
-
-function databasesOf({ mysqlUrls, databasePrefix, orderShards }: MigrateOptions): TargetDatabase[] {
-  const url = (index: number): string => {
-    const found = mysqlUrls[index % mysqlUrls.length];
-    if (found === undefined) throw new Error('No MySQL server was given.');
-    return found;
-  };
-  const stock: TargetDatabase = {
-    url: url(0),
-    name: `${databasePrefix}_stock`,
-    kind: 'stock',
-    tables: 0,
-    index: 0,
-  };
-  const orders = Array.from({ length: orderShards.databases }, (_, index): TargetDatabase => {
-    const name = `${databasePrefix}_order_${index}`;
-    return { url: url(index), name, kind: 'order', tables: orderShards.tables, index };
-  });
-  return [stock, ...orders];
+  for (const database of databasesOf(options)) {
+    await migrateDatabase(database, migrations.get(database.kind) ?? [], options);
+  }
 }
 
 async function migrateDatabase(
@@ -159,6 +136,7 @@ async function apply(connection: Connection, migration: Migration, tables: numbe
     try {
       await connection.query(statement);
     } catch (error) {
+      if (alreadyAddedErrnos.has((error as { errno?: number }).errno ?? 0)) continue;
       const start = statement.slice(0, 120).replaceAll(/\s+/g, ' ');
       throw new Error(`${migration.path} failed at "${start}…": ${(error as Error).message}`, {
         cause: error,

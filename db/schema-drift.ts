@@ -1,5 +1,6 @@
 import { is } from 'drizzle-orm';
 import { getTableConfig, MySqlTable } from 'drizzle-orm/mysql-core';
+import type { DatabaseKind } from './databases.ts';
 import type { SchemaColumn } from './snapshot.ts';
 
 /**
@@ -8,7 +9,7 @@ import type { SchemaColumn } from './snapshot.ts';
  * numbered tables are left to the exported first table. Empty when both agree.
  */
 export function schemaDrift(
-  database: 'stock' | 'order',
+  database: DatabaseKind,
   schema: Record<string, unknown>,
   columns: readonly SchemaColumn[],
 ): string[] {

@@ -1,6 +1,50 @@
 -- The schema that the migrations lead to, for reading and for the checks. Written by "npm run gen": do not edit.
 -- Order databases have the tables with a number once per table of the shard; here is the first.
 
+-- events.confirmation_mails
+CREATE TABLE `confirmation_mails` (
+  `order_id` bigint(20) NOT NULL,
+  `user_id` bigint(20) NOT NULL,
+  `payload` blob NOT NULL,
+  `attempts` int(11) NOT NULL DEFAULT 0,
+  `failure` varchar(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL DEFAULT '',
+  `next_time` datetime(3) DEFAULT NULL,
+  `owner` varbinary(64) DEFAULT NULL,
+  `sent_time` datetime(3) DEFAULT NULL,
+  `create_time` datetime(3) NOT NULL,
+  PRIMARY KEY (`order_id`),
+  KEY `due` (`next_time`),
+  KEY `by_time` (`create_time`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- events.counted_orders
+CREATE TABLE `counted_orders` (
+  `order_id` bigint(20) NOT NULL,
+  `version` int(11) NOT NULL,
+  `user_id` bigint(20) NOT NULL,
+  `status` tinyint(4) NOT NULL,
+  `total_minor` bigint(20) NOT NULL,
+  `refunded_minor` bigint(20) NOT NULL,
+  `currency` char(3) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `update_time` datetime(3) NOT NULL,
+  PRIMARY KEY (`order_id`),
+  KEY `by_time` (`update_time`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- events.user_statistics
+CREATE TABLE `user_statistics` (
+  `user_id` bigint(20) NOT NULL,
+  `currency` char(3) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `orders` bigint(20) NOT NULL,
+  `paid` bigint(20) NOT NULL,
+  `cancelled` bigint(20) NOT NULL,
+  `refunded` bigint(20) NOT NULL,
+  `paid_minor` bigint(20) NOT NULL,
+  `refunded_minor` bigint(20) NOT NULL,
+  `update_time` datetime(3) NOT NULL,
+  PRIMARY KEY (`user_id`,`currency`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
 -- order.orders_00
 CREATE TABLE `orders_00` (
   `order_id` bigint(20) NOT NULL,
@@ -16,9 +60,12 @@ CREATE TABLE `orders_00` (
   `create_time` datetime(3) NOT NULL,
   `expire_time` datetime(3) NOT NULL,
   `update_time` datetime(3) NOT NULL,
+  `payment_begun` tinyint(4) NOT NULL DEFAULT 0,
+  `refunded_minor` bigint(20) NOT NULL DEFAULT 0,
   PRIMARY KEY (`order_id`),
   UNIQUE KEY `user_request` (`user_id`,`request_id`),
-  KEY `user_orders` (`user_id`,`order_id`)
+  KEY `user_orders` (`user_id`,`order_id`),
+  KEY `due` (`status`,`expire_time`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- order.order_history_00
@@ -69,6 +116,69 @@ CREATE TABLE `workers` (
   `leased_until` datetime(3) NOT NULL,
   `high_water_ms` bigint(20) NOT NULL,
   PRIMARY KEY (`worker_id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- payment.payments
+CREATE TABLE `payments` (
+  `payment_id` bigint(20) NOT NULL AUTO_INCREMENT,
+  `order_id` bigint(20) NOT NULL,
+  `user_id` bigint(20) NOT NULL,
+  `request_id` varbinary(128) NOT NULL,
+  `provider` varchar(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `provider_reference` varbinary(255) DEFAULT NULL,
+  `payment_url` varchar(2048) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT '',
+  `status` tinyint(4) NOT NULL,
+  `settlement` tinyint(4) NOT NULL DEFAULT 0,
+  `amount_minor` bigint(20) NOT NULL,
+  `currency` char(3) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `captured_minor` bigint(20) DEFAULT NULL,
+  `captured_currency` char(3) CHARACTER SET ascii COLLATE ascii_bin DEFAULT NULL,
+  `failure` varchar(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL DEFAULT '',
+  `expire_time` datetime(3) NOT NULL,
+  `attempts` int(11) NOT NULL DEFAULT 0,
+  `next_time` datetime(3) DEFAULT NULL,
+  `create_time` datetime(3) NOT NULL,
+  `update_time` datetime(3) NOT NULL,
+  PRIMARY KEY (`payment_id`),
+  UNIQUE KEY `order_request` (`order_id`,`request_id`),
+  UNIQUE KEY `session` (`provider`,`provider_reference`),
+  KEY `due` (`next_time`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- payment.refunds
+CREATE TABLE `refunds` (
+  `refund_id` bigint(20) NOT NULL AUTO_INCREMENT,
+  `payment_id` bigint(20) NOT NULL,
+  `request_id` varbinary(132) NOT NULL,
+  `amount_minor` bigint(20) NOT NULL,
+  `currency` char(3) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `status` tinyint(4) NOT NULL,
+  `reason` varchar(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL,
+  `restock` tinyint(4) NOT NULL,
+  `provider_reference` varbinary(255) DEFAULT NULL,
+  `failure` varchar(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL DEFAULT '',
+  `told` tinyint(4) NOT NULL DEFAULT 0,
+  `attempts` int(11) NOT NULL DEFAULT 0,
+  `next_time` datetime(3) DEFAULT NULL,
+  `create_time` datetime(3) NOT NULL,
+  `update_time` datetime(3) NOT NULL,
+  PRIMARY KEY (`refund_id`),
+  UNIQUE KEY `payment_request` (`payment_id`,`request_id`),
+  KEY `due` (`next_time`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- payment.webhook_inbox
+CREATE TABLE `webhook_inbox` (
+  `provider` varchar(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `event_id` varbinary(255) NOT NULL,
+  `event_type` varchar(100) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `payment_id` bigint(20) DEFAULT NULL,
+  `effect` varchar(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `body` mediumblob NOT NULL,
+  `create_time` datetime(3) NOT NULL,
+  PRIMARY KEY (`provider`,`event_id`),
+  KEY `by_payment` (`payment_id`),
+  KEY `by_time` (`create_time`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- stock.skus
@@ -137,3 +247,22 @@ CREATE TABLE `watermark` (
   `order_id` bigint(20) NOT NULL,
   PRIMARY KEY (`id`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+-- warehouse.order_line_facts
+CREATE TABLE `order_line_facts` (
+  `order_id` bigint(20) NOT NULL,
+  `sku_id` bigint(20) NOT NULL,
+  `version` int(11) NOT NULL,
+  `user_id` bigint(20) NOT NULL,
+  `status` varchar(16) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `close_reason` varchar(16) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `quantity` int(11) NOT NULL,
+  `unit_price_minor` bigint(20) NOT NULL,
+  `order_total_minor` bigint(20) NOT NULL,
+  `order_refunded_minor` bigint(20) NOT NULL,
+  `currency` char(3) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `payment_id` bigint(20) NOT NULL,
+  `order_create_time` datetime(3) NOT NULL,
+  `event_time` datetime(3) NOT NULL,
+  PRIMARY KEY (`order_id`,`sku_id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;

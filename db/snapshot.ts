@@ -5,6 +5,12 @@ import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { createConnection } from 'mysql2/promise';
 import { startMariaDb } from '../deploy/local/mariadb.ts';
 import { freePort } from '../deploy/local/port.ts';
+import {
+  type DatabaseKind,
+  type DatabasesOptions,
+  databasesOf,
+  type TargetDatabase,
+} from './databases.ts';
 import { migrateAll } from './migrate.ts';
 
 const mebibyte = 1024 * 1024;
@@ -18,7 +24,7 @@ export type SchemaSnapshot = {
 };
 
 export type SchemaColumn = {
-  database: 'stock' | 'order';
+  database: DatabaseKind;
   table: string;
   column: string;
   /** As the server writes it, without display widths: bigint unsigned, varbinary(128), datetime(3). */
@@ -37,11 +43,7 @@ export async function takeSchemaSnapshot(): Promise<SchemaSnapshot | undefined> 
       logFileBytes: 16 * mebibyte,
     });
     try {
-      await migrateAll({
-        mysqlUrls: [server.url],
-        databasePrefix,
-        orderShards: { databases: 1, tables: 1 },
-      });
+      await migrateAll(installation(server.url));
       return await readSnapshot(server.url);
     } finally {
       await server.stop();
@@ -49,6 +51,14 @@ export async function takeSchemaSnapshot(): Promise<SchemaSnapshot | undefined> 
   } finally {
     await rm(dir, { recursive: true, force: true });
   }
+}
+
+function installation(url: string): DatabasesOptions {
+  return { mysqlUrls: [url], databasePrefix, orderShards: { databases: 1, tables: 1 } };
+}
+
+function snapshotted(url: string): TargetDatabase[] {
+  return databasesOf(installation(url)).sort((a, b) => (a.kind < b.kind ? -1 : 1));
 }
 
 /** The tables whose definitions differ, each as stock.skus; empty when the snapshots are equal. */
@@ -65,10 +75,7 @@ async function readSnapshot(url: string): Promise<SchemaSnapshot | undefined> {
     if (!String(version[0]?.version).includes('MariaDB')) return undefined;
     const parts: string[] = [];
     const columns: SchemaColumn[] = [];
-    for (const [database, name] of [
-      ['order', `${databasePrefix}_order_0`],
-      ['stock', `${databasePrefix}_stock`],
-    ] as const) {
+    for (const { kind: database, name } of snapshotted(url)) {
       for (const table of await tableNames(connection, name)) {
         parts.push(`-- ${database}.${table}\n${await createStatement(connection, name, table)}\n`);
         columns.push(...(await readColumns(connection, { database, name, table })));
@@ -106,7 +113,7 @@ async function createStatement(
 
 async function readColumns(
   connection: Connection,
-  { database, name, table }: { database: 'stock' | 'order'; name: string; table: string },
+  { database, name, table }: { database: DatabaseKind; name: string; table: string },
 ): Promise<SchemaColumn[]> {
   const [rows] = await connection.query<RowDataPacket[]>(
     `SELECT column_name AS name, column_type AS type, is_nullable AS nullable
@@ -124,7 +131,7 @@ async function readColumns(
 
 function tablesOf(sql: string): Map<string, string> {
   const tables = new Map<string, string>();
-  for (const part of sql.split(/^-- (?=(?:order|stock)\.)/m).slice(1)) {
+  for (const part of sql.split(/^-- (?=[a-z]+\.)/m).slice(1)) {
     const end = part.indexOf('\n');
     tables.set(part.slice(0, end), part.slice(end).trim());
   }

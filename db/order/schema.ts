@@ -39,10 +39,13 @@ export const ordersTable = (suffix: string) =>
       createTime: time('create_time').notNull(),
       expireTime: time('expire_time').notNull(),
       updateTime: time('update_time').notNull(),
+      paymentBegun: tinyint('payment_begun').notNull().default(0),
+      refundedMinor: id('refunded_minor').notNull().default(0n),
     },
     (table) => [
       uniqueIndex('user_request').on(table.userId, table.requestId),
       index('user_orders').on(table.userId, table.orderId),
+      index('due').on(table.status, table.expireTime),
     ],
   );
 

@@ -1,9 +1,8 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import * as orderSchema from '../../db/order/schema.ts';
+import { databaseKinds } from '../../db/databases.ts';
 import { schemaDrift } from '../../db/schema-drift.ts';
 import { differingTables, takeSchemaSnapshot } from '../../db/snapshot.ts';
-import * as stockSchema from '../../db/stock/schema.ts';
 import { acceptedContract, schemaFile } from './checked-files.ts';
 import { Failure } from './failure.ts';
 import { staleGeneratedFiles } from './generated-code.ts';
@@ -82,8 +81,10 @@ async function checkSchema(): Promise<ToolResult> {
   const problems = differingTables(committed, snapshot.sql).map(
     (table) => `${table}: ${schemaFile} is not what the migrations make; run "npm run gen"`,
   );
-  problems.push(...schemaDrift('order', orderSchema, snapshot.columns));
-  problems.push(...schemaDrift('stock', stockSchema, snapshot.columns));
+  for (const kind of databaseKinds) {
+    const schema = (await import(`../../db/${kind}/schema.ts`)) as Record<string, unknown>;
+    problems.push(...schemaDrift(kind, schema, snapshot.columns));
+  }
   return { isOk: problems.length === 0, output: problems.join('\n') };
 }
 

@@ -52,5 +52,6 @@ export function orderOf(entry: NewOrder, now: Date, expiryMs: number): Order {
     version: 1,
     updateTime: now,
     paymentId: 0n,
+    refunded: undefined,
   };
 }

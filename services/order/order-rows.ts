@@ -22,7 +22,7 @@ export interface StoredOrder {
 
 export const orderColumns =
   'order_id, user_id, request_id, fingerprint, status, close_reason, version, total_minor, currency, ' +
-  'payment_id, create_time, expire_time, update_time';
+  'payment_id, refunded_minor, create_time, expire_time, update_time';
 
 /** A DATETIME(3) literal of a moment, in UTC as all columns are. */
 export function timeLiteral(time: Date): string {
@@ -37,6 +37,7 @@ export function asciiLiteral(text: string): string {
 /** Puts an order together from its row and the rows of its items (ascending by SKU). */
 export function toStoredOrder(row: RowDataPacket, itemRows: readonly RowDataPacket[]): StoredOrder {
   const currencyCode = row.currency as string;
+  const refundedMinor = BigInt(row.refunded_minor);
   return {
     order: {
       orderId: BigInt(row.order_id),
@@ -57,6 +58,7 @@ export function toStoredOrder(row: RowDataPacket, itemRows: readonly RowDataPack
       version: row.version as number,
       updateTime: row.update_time as Date,
       paymentId: BigInt(row.payment_id),
+      refunded: refundedMinor > 0n ? { currencyCode, minorUnits: refundedMinor } : undefined,
     },
     fingerprintHex: row.fingerprint === null ? '' : (row.fingerprint as Buffer).toString('hex'),
   };
@@ -64,6 +66,11 @@ export function toStoredOrder(row: RowDataPacket, itemRows: readonly RowDataPack
 
 /** The event that tells of the state an order has just reached. */
 export function eventOf(order: Order): OutboxMessage {
+  return eventWith(order, { restock: false });
+}
+
+/** The same, for a change that may put the units back on sale. */
+export function eventWith(order: Order, { restock }: { restock: boolean }): OutboxMessage {
   const event = OrderEvent.encode({
     orderId: order.orderId,
     version: order.version,
@@ -74,7 +81,9 @@ export function eventOf(order: Order): OutboxMessage {
     total: order.total,
     eventTime: order.updateTime,
     paymentId: order.paymentId,
-    restock: false,
+    restock,
+    refunded: order.refunded,
+    orderCreateTime: order.createTime,
   }).finish();
   return { key: order.orderId, value: Buffer.from(event.buffer, event.byteOffset, event.length) };
 }

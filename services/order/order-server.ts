@@ -93,6 +93,9 @@ export function createOrderService(options: OrderServerOptions): ServerService {
     async *watchOrder() {
       throw notYet('WatchOrder');
     },
+    async beginPayment() {
+      throw notYet('BeginPayment');
+    },
     async recordPayment() {
       throw notYet('RecordPayment');
     },

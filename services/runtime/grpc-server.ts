@@ -37,14 +37,14 @@ const serverOptions = {
 export interface ServerService {
   readonly definition: CompatServiceDefinition;
   readonly implementation: unknown;
-  /** Whether every method needs a token with the role `admin`. */
-  readonly adminOnly: boolean;
+  /** Which methods need a token with the role `admin`: all, or those named as in the definition. */
+  readonly adminOnly: boolean | readonly string[];
 }
 
 export function service<Definition extends CompatServiceDefinition>(
   definition: Definition,
   implementation: ServiceImplementation<Definition, DeadlineContext>,
-  { adminOnly = false } = {},
+  { adminOnly = false }: Partial<Pick<ServerService, 'adminOnly'>> = {},
 ): ServerService {
   return { definition, implementation, adminOnly };
 }
@@ -78,7 +78,8 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
     .use(deadlineMiddleware);
   for (const { definition, implementation, adminOnly } of services) {
     const typed = implementation as ServiceImplementation<CompatServiceDefinition, DeadlineContext>;
-    if (adminOnly) server.with(roleMiddleware(tokens)).add(definition, typed);
+    const guarded = guardedPaths(definition, adminOnly);
+    if (guarded.size > 0) server.with(roleMiddleware(tokens, guarded)).add(definition, typed);
     else server.add(definition, typed);
     health.setStatus('healthy', fullName(definition));
   }
@@ -144,9 +145,24 @@ function inFlightMiddleware(inFlightMax: number): ServerMiddleware {
   };
 }
 
+/** The paths, such as `/sluice.payment.v1.PaymentService/RefundPayment`, that operators alone may call. */
+function guardedPaths(
+  definition: CompatServiceDefinition,
+  adminOnly: ServerService['adminOnly'],
+): ReadonlySet<string> {
+  const { methods } = definition as { methods: Record<string, { name: string }> };
+  const names =
+    typeof adminOnly === 'boolean' ? (adminOnly ? Object.keys(methods) : []) : adminOnly;
+  return new Set(names.map((name) => `/${fullName(definition)}/${methods[name]?.name ?? name}`));
+}
+
 /** Lets operators through: a token with the role `admin` in the `authorization` metadata. */
-function roleMiddleware(tokens: Tokens | undefined): ServerMiddleware {
+function roleMiddleware(
+  tokens: Tokens | undefined,
+  guarded: ReadonlySet<string>,
+): ServerMiddleware {
   return async function* (call, context: CallContext) {
+    if (!guarded.has(call.method.path)) return yield* call.next(call.request, context);
     const header = context.metadata.get('authorization') ?? '';
     const token = /^Bearer (.+)$/i.exec(header)?.[1];
     if (token === undefined || tokens === undefined) {

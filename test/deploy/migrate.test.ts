@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import type { RowDataPacket } from 'mysql2/promise';
 import { createConnection } from 'mysql2/promise';
+import { databaseKinds } from '../../db/databases.ts';
 import { migrateAll } from '../../db/migrate.ts';
 import { dropDatabases } from '../support/databases.ts';
 import { mysqlUrl, uniquePrefix } from '../support/servers.ts';
@@ -26,8 +27,7 @@ function makeFixture(t: TestContext) {
   const prefix = uniquePrefix('migrate').replace('t_migrate', `m${counter++}`);
   const file = (kind: 'stock' | 'order', name: string): string =>
     join(dir, kind, 'migrations', name);
-  for (const kind of ['stock', 'order'])
-    mkdirSync(join(dir, kind, 'migrations'), { recursive: true });
+  for (const kind of databaseKinds) mkdirSync(join(dir, kind, 'migrations'), { recursive: true });
   writeFileSync(file('stock', '000001_things.sql'), stockSql);
   writeFileSync(file('order', '000001_orders.sql'), orderSql);
   t.after(async () => {

@@ -84,6 +84,7 @@ function newOrder({ userId, requestId, lines }: CreateOrderRequest, count: numbe
     closeReason: 0,
     version: 1,
     paymentId: 0n,
+    refunded: undefined,
   };
 }
 
@@ -148,6 +149,7 @@ export async function startPeers(peers: Peers): Promise<{ port: number; stop(): 
     recordPayment: later,
     recordRefund: later,
     resolveOrders: later,
+    beginPayment: later,
   });
   const stockService = service(StockServiceDefinition, {
     reserveStock: later,

@@ -52,6 +52,12 @@ export interface OrderEvent {
   paymentId: bigint;
   /** Whether a refund puts the units back on sale. */
   restock: boolean;
+  /** What went back to the buyer so far; absent while nothing did. */
+  refunded:
+    | Money
+    | undefined;
+  /** When the order was created (MySQL's clock). */
+  orderCreateTime: Date | undefined;
 }
 
 function createBaseOrderEvent(): OrderEvent {
@@ -66,6 +72,8 @@ function createBaseOrderEvent(): OrderEvent {
     eventTime: undefined,
     paymentId: 0n,
     restock: false,
+    refunded: undefined,
+    orderCreateTime: undefined,
   };
 }
 
@@ -109,6 +117,12 @@ export const OrderEvent: MessageFns<OrderEvent> = {
     }
     if (message.restock !== false) {
       writer.uint32(80).bool(message.restock);
+    }
+    if (message.refunded !== undefined) {
+      Money.encode(message.refunded, writer.uint32(90).fork()).join();
+    }
+    if (message.orderCreateTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.orderCreateTime), writer.uint32(98).fork()).join();
     }
     return writer;
   },
@@ -206,6 +220,22 @@ export const OrderEvent: MessageFns<OrderEvent> = {
             message.restock = reader.bool();
             continue;
           }
+          case 11: {
+            if (tag !== 90) {
+              break;
+            }
+
+            message.refunded = Money.decode(reader, reader.uint32());
+            continue;
+          }
+          case 12: {
+            if (tag !== 98) {
+              break;
+            }
+
+            message.orderCreateTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -242,6 +272,12 @@ export const OrderEvent: MessageFns<OrderEvent> = {
         ? BigInt(object.payment_id)
         : 0n,
       restock: isSet(object.restock) ? globalThis.Boolean(object.restock) : false,
+      refunded: isSet(object.refunded) ? Money.fromJSON(object.refunded) : undefined,
+      orderCreateTime: isSet(object.orderCreateTime)
+        ? fromJsonTimestamp(object.orderCreateTime)
+        : isSet(object.order_create_time)
+        ? fromJsonTimestamp(object.order_create_time)
+        : undefined,
     };
   },
 
@@ -277,6 +313,12 @@ export const OrderEvent: MessageFns<OrderEvent> = {
     if (message.restock !== false) {
       obj.restock = message.restock;
     }
+    if (message.refunded !== undefined) {
+      obj.refunded = Money.toJSON(message.refunded);
+    }
+    if (message.orderCreateTime !== undefined) {
+      obj.orderCreateTime = message.orderCreateTime.toISOString();
+    }
     return obj;
   },
 
@@ -295,6 +337,10 @@ export const OrderEvent: MessageFns<OrderEvent> = {
     message.eventTime = object.eventTime ?? undefined;
     message.paymentId = (object.paymentId !== undefined && object.paymentId !== null) ? BigInt(object.paymentId) : 0n;
     message.restock = object.restock ?? false;
+    message.refunded = (object.refunded !== undefined && object.refunded !== null)
+      ? Money.fromPartial(object.refunded)
+      : undefined;
+    message.orderCreateTime = object.orderCreateTime ?? undefined;
     return message;
   },
 };

@@ -199,6 +199,8 @@ export interface Order {
     | undefined;
   /** The payment that paid it; 0 unless one did. */
   paymentId: bigint;
+  /** What went back to the buyer so far; absent while nothing did. */
+  refunded: Money | undefined;
 }
 
 /** Units of one SKU in an order. */
@@ -239,6 +241,7 @@ function createBaseOrder(): Order {
     version: 0,
     updateTime: undefined,
     paymentId: 0n,
+    refunded: undefined,
   };
 }
 
@@ -288,6 +291,9 @@ export const Order: MessageFns<Order> = {
         throw new globalThis.Error("value provided for field message.paymentId of type int64 too large");
       }
       writer.uint32(96).int64(message.paymentId);
+    }
+    if (message.refunded !== undefined) {
+      Money.encode(message.refunded, writer.uint32(106).fork()).join();
     }
     return writer;
   },
@@ -401,6 +407,14 @@ export const Order: MessageFns<Order> = {
             message.paymentId = reader.int64() as bigint;
             continue;
           }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.refunded = Money.decode(reader, reader.uint32());
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -451,6 +465,7 @@ export const Order: MessageFns<Order> = {
         : isSet(object.payment_id)
         ? BigInt(object.payment_id)
         : 0n,
+      refunded: isSet(object.refunded) ? Money.fromJSON(object.refunded) : undefined,
     };
   },
 
@@ -492,6 +507,9 @@ export const Order: MessageFns<Order> = {
     if (message.paymentId !== 0n) {
       obj.paymentId = message.paymentId.toString();
     }
+    if (message.refunded !== undefined) {
+      obj.refunded = Money.toJSON(message.refunded);
+    }
     return obj;
   },
 
@@ -512,6 +530,9 @@ export const Order: MessageFns<Order> = {
     message.version = object.version ?? 0;
     message.updateTime = object.updateTime ?? undefined;
     message.paymentId = (object.paymentId !== undefined && object.paymentId !== null) ? BigInt(object.paymentId) : 0n;
+    message.refunded = (object.refunded !== undefined && object.refunded !== null)
+      ? Money.fromPartial(object.refunded)
+      : undefined;
     return message;
   },
 };

@@ -254,6 +254,24 @@ export interface WatchOrderResponse {
   order: Order | undefined;
 }
 
+/** A payment that begins. */
+export interface BeginPaymentRequest {
+  /** The order. */
+  orderId: bigint;
+  /** Its buyer, positive. */
+  userId: bigint;
+}
+
+/** The order that is to be paid. */
+export interface BeginPaymentResponse {
+  /** As stored; its total is what to pay, its expire_time when the session has to end. */
+  order:
+    | Order
+    | undefined;
+  /** Milliseconds until expire_time by MySQL's clock. */
+  timeLeftMs: bigint;
+}
+
 /** A payment that succeeded. */
 export interface RecordPaymentRequest {
   /** The order. */
@@ -1665,6 +1683,191 @@ export const WatchOrderResponse: MessageFns<WatchOrderResponse> = {
   },
 };
 
+function createBaseBeginPaymentRequest(): BeginPaymentRequest {
+  return { orderId: 0n, userId: 0n };
+}
+
+export const BeginPaymentRequest: MessageFns<BeginPaymentRequest> = {
+  encode(message: BeginPaymentRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.orderId !== 0n) {
+      if (BigInt.asIntN(64, message.orderId) !== message.orderId) {
+        throw new globalThis.Error("value provided for field message.orderId of type int64 too large");
+      }
+      writer.uint32(8).int64(message.orderId);
+    }
+    if (message.userId !== 0n) {
+      if (BigInt.asIntN(64, message.userId) !== message.userId) {
+        throw new globalThis.Error("value provided for field message.userId of type int64 too large");
+      }
+      writer.uint32(16).int64(message.userId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BeginPaymentRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBeginPaymentRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.orderId = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.userId = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BeginPaymentRequest {
+    return {
+      orderId: isSet(object.orderId) ? BigInt(object.orderId) : isSet(object.order_id) ? BigInt(object.order_id) : 0n,
+      userId: isSet(object.userId) ? BigInt(object.userId) : isSet(object.user_id) ? BigInt(object.user_id) : 0n,
+    };
+  },
+
+  toJSON(message: BeginPaymentRequest): unknown {
+    const obj: any = {};
+    if (message.orderId !== 0n) {
+      obj.orderId = message.orderId.toString();
+    }
+    if (message.userId !== 0n) {
+      obj.userId = message.userId.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<BeginPaymentRequest>): BeginPaymentRequest {
+    return BeginPaymentRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BeginPaymentRequest>): BeginPaymentRequest {
+    const message = createBaseBeginPaymentRequest();
+    message.orderId = (object.orderId !== undefined && object.orderId !== null) ? BigInt(object.orderId) : 0n;
+    message.userId = (object.userId !== undefined && object.userId !== null) ? BigInt(object.userId) : 0n;
+    return message;
+  },
+};
+
+function createBaseBeginPaymentResponse(): BeginPaymentResponse {
+  return { order: undefined, timeLeftMs: 0n };
+}
+
+export const BeginPaymentResponse: MessageFns<BeginPaymentResponse> = {
+  encode(message: BeginPaymentResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.order !== undefined) {
+      Order.encode(message.order, writer.uint32(10).fork()).join();
+    }
+    if (message.timeLeftMs !== 0n) {
+      if (BigInt.asIntN(64, message.timeLeftMs) !== message.timeLeftMs) {
+        throw new globalThis.Error("value provided for field message.timeLeftMs of type int64 too large");
+      }
+      writer.uint32(16).int64(message.timeLeftMs);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BeginPaymentResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBeginPaymentResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.order = Order.decode(reader, reader.uint32());
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.timeLeftMs = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BeginPaymentResponse {
+    return {
+      order: isSet(object.order) ? Order.fromJSON(object.order) : undefined,
+      timeLeftMs: isSet(object.timeLeftMs)
+        ? BigInt(object.timeLeftMs)
+        : isSet(object.time_left_ms)
+        ? BigInt(object.time_left_ms)
+        : 0n,
+    };
+  },
+
+  toJSON(message: BeginPaymentResponse): unknown {
+    const obj: any = {};
+    if (message.order !== undefined) {
+      obj.order = Order.toJSON(message.order);
+    }
+    if (message.timeLeftMs !== 0n) {
+      obj.timeLeftMs = message.timeLeftMs.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<BeginPaymentResponse>): BeginPaymentResponse {
+    return BeginPaymentResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BeginPaymentResponse>): BeginPaymentResponse {
+    const message = createBaseBeginPaymentResponse();
+    message.order = (object.order !== undefined && object.order !== null) ? Order.fromPartial(object.order) : undefined;
+    message.timeLeftMs = (object.timeLeftMs !== undefined && object.timeLeftMs !== null)
+      ? BigInt(object.timeLeftMs)
+      : 0n;
+    return message;
+  },
+};
+
 function createBaseRecordPaymentRequest(): RecordPaymentRequest {
   return { orderId: 0n, paymentId: 0n, amount: undefined };
 }
@@ -2308,6 +2511,19 @@ export const OrderServiceDefinition = {
       responseStream: true,
       options: { idempotencyLevel: "NO_SIDE_EFFECTS" },
     },
+    /**
+     * Notes that a payment of a PENDING order begins, so that the order is not closed before the payment's
+     * session was voided. Called by payment before it opens a session. ILLEGAL_TRANSITION if the order is
+     * not PENDING or its time is over; NOT_FOUND also for another user's order.
+     */
+    beginPayment: {
+      name: "BeginPayment",
+      requestType: BeginPaymentRequest as typeof BeginPaymentRequest,
+      requestStream: false,
+      responseType: BeginPaymentResponse as typeof BeginPaymentResponse,
+      responseStream: false,
+      options: { idempotencyLevel: "IDEMPOTENT" },
+    },
     /** Tells that a payment succeeded. Called by payment, repeated until it is answered. */
     recordPayment: {
       name: "RecordPayment",
@@ -2377,6 +2593,15 @@ export interface OrderServiceImplementation<CallContextExt = {}> {
     request: WatchOrderRequest,
     context: CallContext & CallContextExt,
   ): ServerStreamingMethodResult<DeepPartial<WatchOrderResponse>>;
+  /**
+   * Notes that a payment of a PENDING order begins, so that the order is not closed before the payment's
+   * session was voided. Called by payment before it opens a session. ILLEGAL_TRANSITION if the order is
+   * not PENDING or its time is over; NOT_FOUND also for another user's order.
+   */
+  beginPayment(
+    request: BeginPaymentRequest,
+    context: CallContext & CallContextExt,
+  ): Promise<DeepPartial<BeginPaymentResponse>>;
   /** Tells that a payment succeeded. Called by payment, repeated until it is answered. */
   recordPayment(
     request: RecordPaymentRequest,
@@ -2433,6 +2658,15 @@ export interface OrderServiceClient<CallOptionsExt = {}> {
     request: DeepPartial<WatchOrderRequest>,
     options?: CallOptions & CallOptionsExt,
   ): AsyncIterable<WatchOrderResponse>;
+  /**
+   * Notes that a payment of a PENDING order begins, so that the order is not closed before the payment's
+   * session was voided. Called by payment before it opens a session. ILLEGAL_TRANSITION if the order is
+   * not PENDING or its time is over; NOT_FOUND also for another user's order.
+   */
+  beginPayment(
+    request: DeepPartial<BeginPaymentRequest>,
+    options?: CallOptions & CallOptionsExt,
+  ): Promise<BeginPaymentResponse>;
   /** Tells that a payment succeeded. Called by payment, repeated until it is answered. */
   recordPayment(
     request: DeepPartial<RecordPaymentRequest>,

@@ -81,6 +81,66 @@ export function paymentStatusToJSON(object: PaymentStatus): string {
   }
 }
 
+/** What became of the money of a payment that SUCCEEDED. */
+export const PaymentSettlement = {
+  /** PAYMENT_SETTLEMENT_UNSPECIFIED - Nothing was paid. */
+  PAYMENT_SETTLEMENT_UNSPECIFIED: 0,
+  /** PAYMENT_SETTLEMENT_AWAITING - Order is being told; repeated until it answers. */
+  PAYMENT_SETTLEMENT_AWAITING: 1,
+  /** PAYMENT_SETTLEMENT_RECORDED - It pays the order. */
+  PAYMENT_SETTLEMENT_RECORDED: 2,
+  /** PAYMENT_SETTLEMENT_SURPLUS - It pays nothing (the order was closed or paid otherwise, or the amount was wrong) and is refunded whole. */
+  PAYMENT_SETTLEMENT_SURPLUS: 3,
+  UNRECOGNIZED: -1,
+} as const;
+
+export type PaymentSettlement = typeof PaymentSettlement[keyof typeof PaymentSettlement];
+
+export namespace PaymentSettlement {
+  export type PAYMENT_SETTLEMENT_UNSPECIFIED = typeof PaymentSettlement.PAYMENT_SETTLEMENT_UNSPECIFIED;
+  export type PAYMENT_SETTLEMENT_AWAITING = typeof PaymentSettlement.PAYMENT_SETTLEMENT_AWAITING;
+  export type PAYMENT_SETTLEMENT_RECORDED = typeof PaymentSettlement.PAYMENT_SETTLEMENT_RECORDED;
+  export type PAYMENT_SETTLEMENT_SURPLUS = typeof PaymentSettlement.PAYMENT_SETTLEMENT_SURPLUS;
+  export type UNRECOGNIZED = typeof PaymentSettlement.UNRECOGNIZED;
+}
+
+export function paymentSettlementFromJSON(object: any): PaymentSettlement {
+  switch (object) {
+    case 0:
+    case "PAYMENT_SETTLEMENT_UNSPECIFIED":
+      return PaymentSettlement.PAYMENT_SETTLEMENT_UNSPECIFIED;
+    case 1:
+    case "PAYMENT_SETTLEMENT_AWAITING":
+      return PaymentSettlement.PAYMENT_SETTLEMENT_AWAITING;
+    case 2:
+    case "PAYMENT_SETTLEMENT_RECORDED":
+      return PaymentSettlement.PAYMENT_SETTLEMENT_RECORDED;
+    case 3:
+    case "PAYMENT_SETTLEMENT_SURPLUS":
+      return PaymentSettlement.PAYMENT_SETTLEMENT_SURPLUS;
+    case -1:
+    case "UNRECOGNIZED":
+    default:
+      return PaymentSettlement.UNRECOGNIZED;
+  }
+}
+
+export function paymentSettlementToJSON(object: PaymentSettlement): string {
+  switch (object) {
+    case PaymentSettlement.PAYMENT_SETTLEMENT_UNSPECIFIED:
+      return "PAYMENT_SETTLEMENT_UNSPECIFIED";
+    case PaymentSettlement.PAYMENT_SETTLEMENT_AWAITING:
+      return "PAYMENT_SETTLEMENT_AWAITING";
+    case PaymentSettlement.PAYMENT_SETTLEMENT_RECORDED:
+      return "PAYMENT_SETTLEMENT_RECORDED";
+    case PaymentSettlement.PAYMENT_SETTLEMENT_SURPLUS:
+      return "PAYMENT_SETTLEMENT_SURPLUS";
+    case PaymentSettlement.UNRECOGNIZED:
+    default:
+      return "UNRECOGNIZED";
+  }
+}
+
 /** The state of a refund, a durable work item. */
 export const RefundStatus = {
   /** REFUND_STATUS_UNSPECIFIED - Never stored. */
@@ -176,7 +236,19 @@ export interface Payment {
     | Date
     | undefined;
   /** When its state last changed (MySQL's clock). */
-  updateTime: Date | undefined;
+  updateTime:
+    | Date
+    | undefined;
+  /** What became of the money; unspecified unless SUCCEEDED. */
+  settlement: PaymentSettlement;
+  /** What the provider says was paid; absent unless SUCCEEDED. It differs from amount only in a SURPLUS payment. */
+  captured:
+    | Money
+    | undefined;
+  /** The provider's word for why it failed; empty unless FAILED. */
+  failure: string;
+  /** Names the attempt, as given to CreatePayment. */
+  requestId: string;
 }
 
 /** Money that goes back to the buyer. */
@@ -194,7 +266,15 @@ export interface Refund {
   /** Whether the units go back on sale. */
   restock: boolean;
   /** When it was asked for (MySQL's clock). */
-  createTime: Date | undefined;
+  createTime:
+    | Date
+    | undefined;
+  /** Names the refund, as given to RefundPayment; "surplus" or "cancel" for those that Sluice makes itself. */
+  requestId: string;
+  /** The provider's word for why it failed for good; empty unless FAILED. */
+  failure: string;
+  /** When its state last changed (MySQL's clock). */
+  updateTime: Date | undefined;
 }
 
 function createBasePayment(): Payment {
@@ -210,6 +290,10 @@ function createBasePayment(): Payment {
     refunds: [],
     createTime: undefined,
     updateTime: undefined,
+    settlement: 0,
+    captured: undefined,
+    failure: "",
+    requestId: "",
   };
 }
 
@@ -256,6 +340,18 @@ export const Payment: MessageFns<Payment> = {
     }
     if (message.updateTime !== undefined) {
       Timestamp.encode(toTimestamp(message.updateTime), writer.uint32(90).fork()).join();
+    }
+    if (message.settlement !== 0) {
+      writer.uint32(96).int32(message.settlement);
+    }
+    if (message.captured !== undefined) {
+      Money.encode(message.captured, writer.uint32(106).fork()).join();
+    }
+    if (message.failure !== "") {
+      writer.uint32(114).string(message.failure);
+    }
+    if (message.requestId !== "") {
+      writer.uint32(122).string(message.requestId);
     }
     return writer;
   },
@@ -361,6 +457,38 @@ export const Payment: MessageFns<Payment> = {
             message.updateTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 12: {
+            if (tag !== 96) {
+              break;
+            }
+
+            message.settlement = reader.int32() as any;
+            continue;
+          }
+          case 13: {
+            if (tag !== 106) {
+              break;
+            }
+
+            message.captured = Money.decode(reader, reader.uint32());
+            continue;
+          }
+          case 14: {
+            if (tag !== 114) {
+              break;
+            }
+
+            message.failure = reader.string();
+            continue;
+          }
+          case 15: {
+            if (tag !== 122) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -406,6 +534,14 @@ export const Payment: MessageFns<Payment> = {
         : isSet(object.update_time)
         ? fromJsonTimestamp(object.update_time)
         : undefined,
+      settlement: isSet(object.settlement) ? paymentSettlementFromJSON(object.settlement) : 0,
+      captured: isSet(object.captured) ? Money.fromJSON(object.captured) : undefined,
+      failure: isSet(object.failure) ? globalThis.String(object.failure) : "",
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
     };
   },
 
@@ -444,6 +580,18 @@ export const Payment: MessageFns<Payment> = {
     if (message.updateTime !== undefined) {
       obj.updateTime = message.updateTime.toISOString();
     }
+    if (message.settlement !== 0) {
+      obj.settlement = paymentSettlementToJSON(message.settlement);
+    }
+    if (message.captured !== undefined) {
+      obj.captured = Money.toJSON(message.captured);
+    }
+    if (message.failure !== "") {
+      obj.failure = message.failure;
+    }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
     return obj;
   },
 
@@ -465,12 +613,28 @@ export const Payment: MessageFns<Payment> = {
     message.refunds = object.refunds?.map((e) => Refund.fromPartial(e)) || [];
     message.createTime = object.createTime ?? undefined;
     message.updateTime = object.updateTime ?? undefined;
+    message.settlement = object.settlement ?? 0;
+    message.captured = (object.captured !== undefined && object.captured !== null)
+      ? Money.fromPartial(object.captured)
+      : undefined;
+    message.failure = object.failure ?? "";
+    message.requestId = object.requestId ?? "";
     return message;
   },
 };
 
 function createBaseRefund(): Refund {
-  return { refundId: 0n, amount: undefined, status: 0, reason: "", restock: false, createTime: undefined };
+  return {
+    refundId: 0n,
+    amount: undefined,
+    status: 0,
+    reason: "",
+    restock: false,
+    createTime: undefined,
+    requestId: "",
+    failure: "",
+    updateTime: undefined,
+  };
 }
 
 export const Refund: MessageFns<Refund> = {
@@ -495,6 +659,15 @@ export const Refund: MessageFns<Refund> = {
     }
     if (message.createTime !== undefined) {
       Timestamp.encode(toTimestamp(message.createTime), writer.uint32(50).fork()).join();
+    }
+    if (message.requestId !== "") {
+      writer.uint32(58).string(message.requestId);
+    }
+    if (message.failure !== "") {
+      writer.uint32(66).string(message.failure);
+    }
+    if (message.updateTime !== undefined) {
+      Timestamp.encode(toTimestamp(message.updateTime), writer.uint32(74).fork()).join();
     }
     return writer;
   },
@@ -560,6 +733,30 @@ export const Refund: MessageFns<Refund> = {
             message.createTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
             continue;
           }
+          case 7: {
+            if (tag !== 58) {
+              break;
+            }
+
+            message.requestId = reader.string();
+            continue;
+          }
+          case 8: {
+            if (tag !== 66) {
+              break;
+            }
+
+            message.failure = reader.string();
+            continue;
+          }
+          case 9: {
+            if (tag !== 74) {
+              break;
+            }
+
+            message.updateTime = fromTimestamp(Timestamp.decode(reader, reader.uint32()));
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -588,6 +785,17 @@ export const Refund: MessageFns<Refund> = {
         : isSet(object.create_time)
         ? fromJsonTimestamp(object.create_time)
         : undefined,
+      requestId: isSet(object.requestId)
+        ? globalThis.String(object.requestId)
+        : isSet(object.request_id)
+        ? globalThis.String(object.request_id)
+        : "",
+      failure: isSet(object.failure) ? globalThis.String(object.failure) : "",
+      updateTime: isSet(object.updateTime)
+        ? fromJsonTimestamp(object.updateTime)
+        : isSet(object.update_time)
+        ? fromJsonTimestamp(object.update_time)
+        : undefined,
     };
   },
 
@@ -611,6 +819,15 @@ export const Refund: MessageFns<Refund> = {
     if (message.createTime !== undefined) {
       obj.createTime = message.createTime.toISOString();
     }
+    if (message.requestId !== "") {
+      obj.requestId = message.requestId;
+    }
+    if (message.failure !== "") {
+      obj.failure = message.failure;
+    }
+    if (message.updateTime !== undefined) {
+      obj.updateTime = message.updateTime.toISOString();
+    }
     return obj;
   },
 
@@ -627,6 +844,9 @@ export const Refund: MessageFns<Refund> = {
     message.reason = object.reason ?? "";
     message.restock = object.restock ?? false;
     message.createTime = object.createTime ?? undefined;
+    message.requestId = object.requestId ?? "";
+    message.failure = object.failure ?? "";
+    message.updateTime = object.updateTime ?? undefined;
     return message;
   },
 };

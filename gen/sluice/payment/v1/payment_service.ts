@@ -96,6 +96,20 @@ export interface GetPaymentResponse {
   payment: Payment | undefined;
 }
 
+/** An order whose payments to list. */
+export interface ListPaymentsRequest {
+  /** The order. */
+  orderId: bigint;
+  /** Its buyer; 0 lists any user's payments, for internal callers. */
+  userId: bigint;
+}
+
+/** The payments of an order. */
+export interface ListPaymentsResponse {
+  /** Oldest first, each with its refunds. */
+  payments: Payment[];
+}
+
 /** An order whose sessions are to be voided. */
 export interface ClosePaymentRequest {
   /** The order. */
@@ -120,12 +134,24 @@ export interface RefundPaymentRequest {
   requestId: string;
   /** Why, in a few words. */
   reason: string;
-  /** Whether the units go back on sale. */
+  /** Whether the units go back on sale; only with a refund of all that is left. */
   restock: boolean;
 }
 
 /** The refund. */
 export interface RefundPaymentResponse {
+  /** As stored. */
+  refund: Refund | undefined;
+}
+
+/** An order whose money goes back. */
+export interface RefundOrderRequest {
+  /** The order. */
+  orderId: bigint;
+}
+
+/** The refund. */
+export interface RefundOrderResponse {
   /** As stored. */
   refund: Refund | undefined;
 }
@@ -495,6 +521,166 @@ export const GetPaymentResponse: MessageFns<GetPaymentResponse> = {
   },
 };
 
+function createBaseListPaymentsRequest(): ListPaymentsRequest {
+  return { orderId: 0n, userId: 0n };
+}
+
+export const ListPaymentsRequest: MessageFns<ListPaymentsRequest> = {
+  encode(message: ListPaymentsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.orderId !== 0n) {
+      if (BigInt.asIntN(64, message.orderId) !== message.orderId) {
+        throw new globalThis.Error("value provided for field message.orderId of type int64 too large");
+      }
+      writer.uint32(8).int64(message.orderId);
+    }
+    if (message.userId !== 0n) {
+      if (BigInt.asIntN(64, message.userId) !== message.userId) {
+        throw new globalThis.Error("value provided for field message.userId of type int64 too large");
+      }
+      writer.uint32(16).int64(message.userId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListPaymentsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListPaymentsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.orderId = reader.int64() as bigint;
+            continue;
+          }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.userId = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListPaymentsRequest {
+    return {
+      orderId: isSet(object.orderId) ? BigInt(object.orderId) : isSet(object.order_id) ? BigInt(object.order_id) : 0n,
+      userId: isSet(object.userId) ? BigInt(object.userId) : isSet(object.user_id) ? BigInt(object.user_id) : 0n,
+    };
+  },
+
+  toJSON(message: ListPaymentsRequest): unknown {
+    const obj: any = {};
+    if (message.orderId !== 0n) {
+      obj.orderId = message.orderId.toString();
+    }
+    if (message.userId !== 0n) {
+      obj.userId = message.userId.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListPaymentsRequest>): ListPaymentsRequest {
+    return ListPaymentsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListPaymentsRequest>): ListPaymentsRequest {
+    const message = createBaseListPaymentsRequest();
+    message.orderId = (object.orderId !== undefined && object.orderId !== null) ? BigInt(object.orderId) : 0n;
+    message.userId = (object.userId !== undefined && object.userId !== null) ? BigInt(object.userId) : 0n;
+    return message;
+  },
+};
+
+function createBaseListPaymentsResponse(): ListPaymentsResponse {
+  return { payments: [] };
+}
+
+export const ListPaymentsResponse: MessageFns<ListPaymentsResponse> = {
+  encode(message: ListPaymentsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.payments) {
+      Payment.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): ListPaymentsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseListPaymentsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.payments.push(Payment.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): ListPaymentsResponse {
+    return {
+      payments: globalThis.Array.isArray(object?.payments) ? object.payments.map((e: any) => Payment.fromJSON(e)) : [],
+    };
+  },
+
+  toJSON(message: ListPaymentsResponse): unknown {
+    const obj: any = {};
+    if (message.payments?.length) {
+      obj.payments = message.payments.map((e) => Payment.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<ListPaymentsResponse>): ListPaymentsResponse {
+    return ListPaymentsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<ListPaymentsResponse>): ListPaymentsResponse {
+    const message = createBaseListPaymentsResponse();
+    message.payments = object.payments?.map((e) => Payment.fromPartial(e)) || [];
+    return message;
+  },
+};
+
 function createBaseClosePaymentRequest(): ClosePaymentRequest {
   return { orderId: 0n };
 }
@@ -849,6 +1035,147 @@ export const RefundPaymentResponse: MessageFns<RefundPaymentResponse> = {
   },
 };
 
+function createBaseRefundOrderRequest(): RefundOrderRequest {
+  return { orderId: 0n };
+}
+
+export const RefundOrderRequest: MessageFns<RefundOrderRequest> = {
+  encode(message: RefundOrderRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.orderId !== 0n) {
+      if (BigInt.asIntN(64, message.orderId) !== message.orderId) {
+        throw new globalThis.Error("value provided for field message.orderId of type int64 too large");
+      }
+      writer.uint32(8).int64(message.orderId);
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RefundOrderRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRefundOrderRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.orderId = reader.int64() as bigint;
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RefundOrderRequest {
+    return {
+      orderId: isSet(object.orderId) ? BigInt(object.orderId) : isSet(object.order_id) ? BigInt(object.order_id) : 0n,
+    };
+  },
+
+  toJSON(message: RefundOrderRequest): unknown {
+    const obj: any = {};
+    if (message.orderId !== 0n) {
+      obj.orderId = message.orderId.toString();
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RefundOrderRequest>): RefundOrderRequest {
+    return RefundOrderRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RefundOrderRequest>): RefundOrderRequest {
+    const message = createBaseRefundOrderRequest();
+    message.orderId = (object.orderId !== undefined && object.orderId !== null) ? BigInt(object.orderId) : 0n;
+    return message;
+  },
+};
+
+function createBaseRefundOrderResponse(): RefundOrderResponse {
+  return { refund: undefined };
+}
+
+export const RefundOrderResponse: MessageFns<RefundOrderResponse> = {
+  encode(message: RefundOrderResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.refund !== undefined) {
+      Refund.encode(message.refund, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RefundOrderResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRefundOrderResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.refund = Refund.decode(reader, reader.uint32());
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RefundOrderResponse {
+    return { refund: isSet(object.refund) ? Refund.fromJSON(object.refund) : undefined };
+  },
+
+  toJSON(message: RefundOrderResponse): unknown {
+    const obj: any = {};
+    if (message.refund !== undefined) {
+      obj.refund = Refund.toJSON(message.refund);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RefundOrderResponse>): RefundOrderResponse {
+    return RefundOrderResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RefundOrderResponse>): RefundOrderResponse {
+    const message = createBaseRefundOrderResponse();
+    message.refund = (object.refund !== undefined && object.refund !== null)
+      ? Refund.fromPartial(object.refund)
+      : undefined;
+    return message;
+  },
+};
+
 function createBaseHandleWebhookRequest(): HandleWebhookRequest {
   return { provider: "", body: Buffer.alloc(0), headers: {} };
 }
@@ -1156,6 +1483,15 @@ export const PaymentServiceDefinition = {
       responseStream: false,
       options: { idempotencyLevel: "NO_SIDE_EFFECTS" },
     },
+    /** Lists the payments of an order with their refunds, oldest first; empty for another user's order. */
+    listPayments: {
+      name: "ListPayments",
+      requestType: ListPaymentsRequest as typeof ListPaymentsRequest,
+      requestStream: false,
+      responseType: ListPaymentsResponse as typeof ListPaymentsResponse,
+      responseStream: false,
+      options: { idempotencyLevel: "NO_SIDE_EFFECTS" },
+    },
     /** Voids the open sessions of an order, so that it can be closed. Called by order. */
     closePayment: {
       name: "ClosePayment",
@@ -1171,6 +1507,18 @@ export const PaymentServiceDefinition = {
       requestType: RefundPaymentRequest as typeof RefundPaymentRequest,
       requestStream: false,
       responseType: RefundPaymentResponse as typeof RefundPaymentResponse,
+      responseStream: false,
+      options: { idempotencyLevel: "IDEMPOTENT" },
+    },
+    /**
+     * Gives back what is left of the payment that paid an order, because its buyer cancels it. Repeated, it
+     * counts once. Called by order. NOT_FOUND if no payment of the order is RECORDED.
+     */
+    refundOrder: {
+      name: "RefundOrder",
+      requestType: RefundOrderRequest as typeof RefundOrderRequest,
+      requestStream: false,
+      responseType: RefundOrderResponse as typeof RefundOrderResponse,
       responseStream: false,
       options: { idempotencyLevel: "IDEMPOTENT" },
     },
@@ -1197,6 +1545,11 @@ export interface PaymentServiceImplementation<CallContextExt = {}> {
     request: GetPaymentRequest,
     context: CallContext & CallContextExt,
   ): Promise<DeepPartial<GetPaymentResponse>>;
+  /** Lists the payments of an order with their refunds, oldest first; empty for another user's order. */
+  listPayments(
+    request: ListPaymentsRequest,
+    context: CallContext & CallContextExt,
+  ): Promise<DeepPartial<ListPaymentsResponse>>;
   /** Voids the open sessions of an order, so that it can be closed. Called by order. */
   closePayment(
     request: ClosePaymentRequest,
@@ -1207,6 +1560,14 @@ export interface PaymentServiceImplementation<CallContextExt = {}> {
     request: RefundPaymentRequest,
     context: CallContext & CallContextExt,
   ): Promise<DeepPartial<RefundPaymentResponse>>;
+  /**
+   * Gives back what is left of the payment that paid an order, because its buyer cancels it. Repeated, it
+   * counts once. Called by order. NOT_FOUND if no payment of the order is RECORDED.
+   */
+  refundOrder(
+    request: RefundOrderRequest,
+    context: CallContext & CallContextExt,
+  ): Promise<DeepPartial<RefundOrderResponse>>;
   /** Takes in a provider's webhook as it came: raw body and headers. */
   handleWebhook(
     request: HandleWebhookRequest,
@@ -1225,6 +1586,11 @@ export interface PaymentServiceClient<CallOptionsExt = {}> {
     request: DeepPartial<GetPaymentRequest>,
     options?: CallOptions & CallOptionsExt,
   ): Promise<GetPaymentResponse>;
+  /** Lists the payments of an order with their refunds, oldest first; empty for another user's order. */
+  listPayments(
+    request: DeepPartial<ListPaymentsRequest>,
+    options?: CallOptions & CallOptionsExt,
+  ): Promise<ListPaymentsResponse>;
   /** Voids the open sessions of an order, so that it can be closed. Called by order. */
   closePayment(
     request: DeepPartial<ClosePaymentRequest>,
@@ -1235,6 +1601,14 @@ export interface PaymentServiceClient<CallOptionsExt = {}> {
     request: DeepPartial<RefundPaymentRequest>,
     options?: CallOptions & CallOptionsExt,
   ): Promise<RefundPaymentResponse>;
+  /**
+   * Gives back what is left of the payment that paid an order, because its buyer cancels it. Repeated, it
+   * counts once. Called by order. NOT_FOUND if no payment of the order is RECORDED.
+   */
+  refundOrder(
+    request: DeepPartial<RefundOrderRequest>,
+    options?: CallOptions & CallOptionsExt,
+  ): Promise<RefundOrderResponse>;
   /** Takes in a provider's webhook as it came: raw body and headers. */
   handleWebhook(
     request: DeepPartial<HandleWebhookRequest>,
