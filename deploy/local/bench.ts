@@ -7,7 +7,7 @@ import { handleInterrupts } from './interrupt.ts';
 import { repositoryDir } from './places.ts';
 import { freePort } from './port.ts';
 import { type ServicesOptions, serviceEnvironment } from './services.ts';
-import { type LocalSettings, readLocalSettings } from './settings.ts';
+import { type LocalSettings, type PortSetting, readLocalSettings } from './settings.ts';
 import { stopStrays } from './strays.ts';
 import { createSupervisor, type Supervisor } from './supervisor.ts';
 import { startSystem } from './system.ts';
@@ -53,7 +53,10 @@ async function runBenchmark(
     ...readLocalSettings(process.env),
     logsDir: join(dir, 'logs'),
     runDir: join(dir, 'run'),
+    dataDir: join(dir, 'data'),
+    mailDir: join(dir, 'mail'),
     servicePorts: await freeServicePorts(),
+    outsidePorts: { simulator: await freePortSetting(), mail: await freePortSetting() },
     addresses,
     env: { ...process.env, [runVariable]: dir },
     terminal,
@@ -82,12 +85,18 @@ async function runMeasuring(args: readonly string[], env: NodeJS.ProcessEnv): Pr
 
 /** The peers' addresses follow from these; what the environment says about ports is for npm start. */
 async function freeServicePorts(): Promise<LocalSettings['servicePorts']> {
-  const service = async () => ({
-    port: await freePort(),
-    variable: '',
-    metrics: { port: await freePort(), variable: '' },
-  });
-  return { edge: await service(), order: await service(), stock: await service() };
+  const service = async () => ({ ...(await freePortSetting()), metrics: await freePortSetting() });
+  return {
+    edge: await service(),
+    order: await service(),
+    stock: await service(),
+    payment: await service(),
+    events: { metrics: await freePortSetting() },
+  };
+}
+
+async function freePortSetting(): Promise<PortSetting> {
+  return { port: await freePort(), variable: '' };
 }
 
 let exitCode = 1;

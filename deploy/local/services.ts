@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import { repositoryDir, sharedCacheDir } from './places.ts';
 import { type ManagedProcess, spawnLogged, waitUntilReady } from './process.ts';
@@ -22,7 +24,10 @@ export type ServicesOptions = Pick<
   | 'logsDir'
   | 'runDir'
   | 'listen'
+  | 'dataDir'
   | 'servicePorts'
+  | 'outsidePorts'
+  | 'mailDir'
   | 'databasePrefix'
   | 'topicPrefix'
   | 'orderShards'
@@ -34,26 +39,59 @@ export type ServicesOptions = Pick<
   supervisor: Supervisor;
 };
 
-/** Starts stock, order and edge side by side and waits until each says that it is ready. */
+/** A program of the stack: what runs, and where it says that it is ready. */
+type Program = { name: string; args: readonly string[]; isReady: () => Promise<boolean> };
+
+/** Starts the five services and what stands for the outside world side by side and waits until each says that it is ready. */
 export async function startServices(options: ServicesOptions): Promise<ManagedProcess[]> {
   const env = serviceEnvironment(options);
-  const { stock, order, edge } = options.servicePorts;
-  return await Promise.all([
-    startOne('stock', stock.metrics.port, env, options),
-    startOne('order', order.metrics.port, env, options),
-    startOne('edge', edge.metrics.port, env, options),
-  ]);
+  const programs = [...servicePrograms(options), ...outsidePrograms(options)];
+  return await Promise.all(programs.map((program) => startOne(program, env, options)));
+}
+
+function servicePrograms({ servicePorts }: ServicesOptions): Program[] {
+  return Object.entries(servicePorts).map(([name, { metrics }]) => ({
+    name,
+    args: [join(repositoryDir, 'services', name, 'main.ts')],
+    // Metrics and probes are on loopback whatever SLUICE_LISTEN says.
+    isReady: () => answersOk(`http://127.0.0.1:${metrics.port}/readyz`),
+  }));
+}
+
+/** The payment provider and the mail server of a machine that has no real ones. */
+function outsidePrograms({ outsidePorts, mailDir }: ServicesOptions): Program[] {
+  const { simulator, mail } = outsidePorts;
+  const mailArgs = ['--port', String(mail.port), '--dir', mailDir];
+  return [
+    {
+      name: 'simulator',
+      args: [join(repositoryDir, 'services/simulator/main.ts')],
+      isReady: () => answersOk(`http://127.0.0.1:${simulator.port}/healthz`),
+    },
+    {
+      name: 'mail',
+      args: [join(repositoryDir, 'deploy/local/mail-catcher-main.ts'), ...mailArgs],
+      isReady: () => accepts(mail.port),
+    },
+  ];
 }
 
 /** What the services, and whoever talks to them, need to know: the variables of DESIGN.md section 12, complete. */
 export function serviceEnvironment(options: ServicesOptions): NodeJS.ProcessEnv {
-  const { addresses, servicePorts, listen, orderShards } = options;
+  const { addresses, servicePorts, outsidePorts, listen, orderShards } = options;
+  const { edge, order, stock, payment, events } = servicePorts;
   const peerHost = hostToReach(listen);
+  const { simulator, mail } = outsidePorts;
   return {
     // Outside the local stack nothing sets demo mode; here somebody may still switch it off.
     SLUICE_DEMO: '1',
-    SLUICE_ORDER_ADDRESS: `${peerHost}:${servicePorts.order.port}`,
-    SLUICE_STOCK_ADDRESS: `${peerHost}:${servicePorts.stock.port}`,
+    SLUICE_ORDER_ADDRESS: `${peerHost}:${order.port}`,
+    SLUICE_STOCK_ADDRESS: `${peerHost}:${stock.port}`,
+    SLUICE_PAYMENT_ADDRESS: `${peerHost}:${payment.port}`,
+    SLUICE_SIMULATOR_URL: `http://127.0.0.1:${simulator.port}`,
+    SLUICE_SIMULATOR_WEBHOOK_URL: `http://${peerHost}:${edge.port}/v1/webhooks/simulator`,
+    SLUICE_SIMULATOR_DATA: join(options.dataDir, 'simulator.sqlite'),
+    SLUICE_SMTP_URL: `smtp://127.0.0.1:${mail.port}`,
     // Compiled code is kept between starts: that halves the time a service takes to load.
     NODE_COMPILE_CACHE: join(sharedCacheDir, 'compile-cache'),
     ...options.env,
@@ -64,12 +102,16 @@ export function serviceEnvironment(options: ServicesOptions): NodeJS.ProcessEnv 
     SLUICE_KAFKA_TOPIC_PREFIX: options.topicPrefix,
     SLUICE_ORDER_SHARDS: `${orderShards.databases}x${orderShards.tables}`,
     SLUICE_LISTEN: listen,
-    SLUICE_EDGE_PORT: String(servicePorts.edge.port),
-    SLUICE_ORDER_PORT: String(servicePorts.order.port),
-    SLUICE_STOCK_PORT: String(servicePorts.stock.port),
-    SLUICE_EDGE_METRICS_PORT: String(servicePorts.edge.metrics.port),
-    SLUICE_ORDER_METRICS_PORT: String(servicePorts.order.metrics.port),
-    SLUICE_STOCK_METRICS_PORT: String(servicePorts.stock.metrics.port),
+    SLUICE_EDGE_PORT: String(edge.port),
+    SLUICE_ORDER_PORT: String(order.port),
+    SLUICE_STOCK_PORT: String(stock.port),
+    SLUICE_PAYMENT_PORT: String(payment.port),
+    SLUICE_SIMULATOR_PORT: String(simulator.port),
+    SLUICE_EDGE_METRICS_PORT: String(edge.metrics.port),
+    SLUICE_ORDER_METRICS_PORT: String(order.metrics.port),
+    SLUICE_STOCK_METRICS_PORT: String(stock.metrics.port),
+    SLUICE_PAYMENT_METRICS_PORT: String(payment.metrics.port),
+    SLUICE_EVENTS_METRICS_PORT: String(events.metrics.port),
   };
 }
 
@@ -79,8 +121,7 @@ export function hostToReach(listen: string): string {
 }
 
 async function startOne(
-  name: 'stock' | 'order' | 'edge',
-  metricsPort: number,
+  { name, args, isReady }: Program,
   env: NodeJS.ProcessEnv,
   { logsDir, runDir, terminal, supervisor }: ServicesOptions,
 ): Promise<ManagedProcess> {
@@ -89,7 +130,7 @@ async function startOne(
       name,
       // The Node that runs this is the pinned one.
       command: process.execPath,
-      args: [...nodeFlags, join(repositoryDir, 'services', name, 'main.ts')],
+      args: [...nodeFlags, ...args],
       cwd: repositoryDir,
       env,
       logFile: join(logsDir, `${name}.log`),
@@ -99,7 +140,7 @@ async function startOne(
     });
     await waitUntilReady({
       child,
-      probe: () => isReady(metricsPort),
+      probe: isReady,
       timeoutMs: readyTimeoutMs,
       signal: supervisor.signal,
     });
@@ -112,11 +153,19 @@ async function startOne(
   );
 }
 
-/** Metrics and probes are on loopback whatever SLUICE_LISTEN says. */
-async function isReady(metricsPort: number): Promise<boolean> {
-  const response = await fetch(`http://127.0.0.1:${metricsPort}/readyz`, {
-    signal: AbortSignal.timeout(probeTimeoutMs),
-  });
+async function answersOk(url: string): Promise<boolean> {
+  const response = await fetch(url, { signal: AbortSignal.timeout(probeTimeoutMs) });
   await response.body?.cancel();
   return response.status === 200;
+}
+
+/** Whether something on loopback takes connections. */
+async function accepts(port: number): Promise<boolean> {
+  const socket = connect(port, '127.0.0.1');
+  try {
+    await once(socket, 'connect', { signal: AbortSignal.timeout(probeTimeoutMs) });
+    return true;
+  } finally {
+    socket.destroy();
+  }
 }

@@ -14,6 +14,11 @@ export type PortSetting = { port: number; variable: string };
 
 export type ServicePorts = PortSetting & { metrics: PortSetting };
 
+export type ServicePortsByName = Record<'edge' | 'order' | 'stock' | 'payment', ServicePorts> & {
+  /** It serves nothing but its metrics. */
+  events: { metrics: PortSetting };
+};
+
 export type LocalSettings = {
   /** Everything of this stack: data, logs and the records of running processes. */
   dir: string;
@@ -30,7 +35,11 @@ export type LocalSettings = {
     kafka: PortSetting;
     kafkaController: PortSetting;
   };
-  servicePorts: { edge: ServicePorts; order: ServicePorts; stock: ServicePorts };
+  servicePorts: ServicePortsByName;
+  /** Programs that stand for the outside world: the payment provider and the mail server. */
+  outsidePorts: { simulator: PortSetting; mail: PortSetting };
+  /** Each mail that was sent, as a file. */
+  mailDir: string;
   databasePrefix: string;
   topicPrefix: string;
   orderShards: { databases: number; tables: number };
@@ -74,7 +83,14 @@ function readSettings(env: EnvReader): LocalSettings {
       edge: service('EDGE', 8_080, 9_464),
       order: service('ORDER', 50_051, 9_465),
       stock: service('STOCK', 50_052, 9_466),
+      payment: service('PAYMENT', 50_053, 9_467),
+      events: { metrics: port('SLUICE_EVENTS_METRICS_PORT', 9_468) },
     },
+    outsidePorts: {
+      simulator: port('SLUICE_SIMULATOR_PORT', 8_090),
+      mail: port('SLUICE_LOCAL_SMTP_PORT', 1_025),
+    },
+    mailDir: resolve(dir, 'mail'),
     databasePrefix: env.string('SLUICE_DATABASE_PREFIX', 'sluice'),
     topicPrefix: env.string('SLUICE_KAFKA_TOPIC_PREFIX', ''),
     orderShards: env.shards('SLUICE_ORDER_SHARDS', '2x8'),

@@ -21,7 +21,7 @@ import { welcome } from './welcome.ts';
 const help = `npm start [-- --reset]   starts the whole of Sluice on this machine, for development and demonstration
 
 Starts Redis, MariaDB and Kafka on loopback with data under .sluice/data, creates the schema, loads a demo sale, starts
-the services stock, order and edge, and prints where they are. What is missing of the servers is installed with apt-get.
+the five services, a payment provider and a mail server to play with, and prints where they are. What is missing of the servers is installed with apt-get.
 Ctrl-C stops everything. Logs are in .sluice/logs.
 
   --reset   throws away the data of earlier starts first (never that of servers named by a variable)
@@ -29,8 +29,9 @@ Ctrl-C stops everything. Logs are in .sluice/logs.
 
   SLUICE_REDIS_URL, SLUICE_MYSQL_URLS, SLUICE_KAFKA_BROKERS   servers to use instead of starting them
   SLUICE_LOCAL_REDIS_PORT (16379), SLUICE_LOCAL_MYSQL_PORT (13306), SLUICE_LOCAL_KAFKA_PORT (19092, and the next one)
-  SLUICE_EDGE_PORT (8080), SLUICE_ORDER_PORT (50051), SLUICE_STOCK_PORT (50052)
-  SLUICE_EDGE_METRICS_PORT (9464), SLUICE_ORDER_METRICS_PORT (9465), SLUICE_STOCK_METRICS_PORT (9466)
+  SLUICE_EDGE_PORT (8080), SLUICE_ORDER_PORT (50051), SLUICE_STOCK_PORT (50052), SLUICE_PAYMENT_PORT (50053)
+  SLUICE_{EDGE,ORDER,STOCK,PAYMENT,EVENTS}_METRICS_PORT (9464 to 9468)
+  SLUICE_SIMULATOR_PORT (8090), SLUICE_LOCAL_SMTP_PORT (1025)   the payment provider and the mail server to play with
   SLUICE_LOCAL_DIR (.sluice)   where data, logs and records of running processes are kept
 `;
 
@@ -84,6 +85,7 @@ async function bringUp(settings: LocalSettings, { reset, terminal, supervisor }:
   if (reset) {
     rmSync(settings.dataDir, { recursive: true, force: true });
     rmSync(logsDir, { recursive: true, force: true });
+    rmSync(settings.mailDir, { recursive: true, force: true });
     terminal.say('  ok reset: the data of earlier starts is gone');
   }
   const wanted = {
@@ -126,8 +128,8 @@ type WantedServers = Parameters<typeof installMissingPackages>[0]['wanted'];
 
 /** Shared by nobody else: `npm test` takes ports that are free. */
 async function requireFreePorts(settings: LocalSettings, wanted: WantedServers): Promise<void> {
-  const { serverPorts, servicePorts, listen } = settings;
-  const { edge, order, stock } = servicePorts;
+  const { serverPorts, servicePorts, outsidePorts, listen } = settings;
+  const { events, ...listening } = servicePorts;
   const required: [name: string, setting: PortSetting, host?: string][] = [];
   if (wanted.redis) required.push(['Redis', serverPorts.redis]);
   if (wanted.database) required.push(['MariaDB', serverPorts.mariadb]);
@@ -137,9 +139,12 @@ async function requireFreePorts(settings: LocalSettings, wanted: WantedServers):
       ["Kafka's controller", serverPorts.kafkaController],
     );
   }
-  for (const [name, ports] of Object.entries({ edge, order, stock })) {
+  for (const [name, ports] of Object.entries(listening)) {
     required.push([name, ports, listen], [`${name}'s metrics`, ports.metrics]);
   }
+  required.push(["events' metrics", events.metrics]);
+  required.push(['the payment simulator', outsidePorts.simulator]);
+  required.push(['the mail server', outsidePorts.mail]);
   for (const [name, { port, variable }, host] of required) {
     await requireFreePort({ name, port, variable, ...(host !== undefined && { host }) });
   }

@@ -2,7 +2,10 @@ import { messageOf } from './failure.ts';
 import { diedFailure, type ManagedProcess } from './process.ts';
 
 /** Stopped in this order: nobody loses a server that it still needs to finish its work. Names not listed come first. */
-const stopOrder = ['edge', 'order', 'stock', 'kafka', 'mariadb', 'redis'];
+const stopOrder = [
+  ...['edge', 'simulator', 'order', 'payment', 'stock', 'events', 'mail'],
+  ...['kafka', 'mariadb', 'redis'],
+];
 
 export type Supervisor = {
   /** Aborted by stop(): a start that is under way gives up. */

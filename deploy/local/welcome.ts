@@ -8,15 +8,18 @@ export function welcome(
   addresses: ServerAddresses,
   token: string,
 ): string {
-  const { edge, order, stock } = settings.servicePorts;
+  const { edge, order, stock, payment, events } = settings.servicePorts;
+  const { simulator, mail } = settings.outsidePorts;
   const host = hostToReach(settings.listen);
   const edgeUrl = `http://${host}:${edge.port}`;
   return `
 Sluice runs. Ctrl-C stops it.
 
   HTTP        ${edgeUrl}/v1/skus
-  gRPC        order ${host}:${order.port}   stock ${host}:${stock.port}   (reflection and health on both)
-  metrics     edge http://127.0.0.1:${edge.metrics.port}/metrics   order :${order.metrics.port}   stock :${stock.metrics.port}
+  gRPC        order ${host}:${order.port}   stock ${host}:${stock.port}   payment ${host}:${payment.port}   (reflection and health on each)
+  metrics     edge http://127.0.0.1:${edge.metrics.port}/metrics   order :${order.metrics.port}   stock :${stock.metrics.port}   payment :${payment.metrics.port}   events :${events.metrics.port}
+  provider    http://127.0.0.1:${simulator.port}   (a payment provider to play with)
+  mails       ${settings.mailDir}   (what arrives at smtp://127.0.0.1:${mail.port})
   servers     ${withoutPassword(addresses.redisUrl)}   ${withoutPassword(addresses.mysqlUrls)}   kafka ${addresses.kafkaBrokers}
   logs        ${settings.logsDir}
 
@@ -29,6 +32,15 @@ curl -i ${edgeUrl}/v1/orders \\
   -H 'Idempotency-Key: my-first-order' \\
   -H 'Content-Type: application/json' \\
   -d '{"lines":[{"skuId":"1","quantity":1}]}'
+
+Pay it: put the answer's orderId in place of ORDER_ID and open the paymentUrl that comes back in a browser:
+curl -X POST ${edgeUrl}/v1/orders/ORDER_ID/payments \
+  -H 'Authorization: Bearer ${token}' \
+  -H 'Idempotency-Key: my-first-payment'
+
+What became of it, and whether every promise holds:
+./sluice explain ORDER_ID
+./sluice audit
 `;
 }
 
