@@ -1,6 +1,7 @@
 import { after, before, test } from 'node:test';
 import { killUnderLoad } from '../support/kill-under-load.ts';
-import { type ServiceProcess, type System, startSystem } from '../support/system.ts';
+import type { ServiceProcess } from '../support/service-process.ts';
+import { type System, startSystem } from '../support/system.ts';
 
 /** Every named place of the order path, in its order (DESIGN section 4), and of the settling loops. */
 const orderPlaces = [

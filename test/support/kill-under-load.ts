@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { eventually } from './eventually.ts';
 import { expectNoBreaches } from './invariants.ts';
-import type { ServiceProcess, System } from './system.ts';
+import type { ServiceProcess } from './service-process.ts';
+import type { System } from './system.ts';
 import { runSeed, startWorkload, type Workload, type WorkloadOptions } from './workload.ts';
 
 export interface KillOptions {

@@ -6,12 +6,15 @@ import { createChannel, createClientFactory, Metadata } from 'nice-grpc';
 import { errorDetailsClientMiddleware } from 'nice-grpc-error-details';
 import { migrateAll } from '../../db/migrate.ts';
 import { freePort } from '../../deploy/local/port.ts';
-import { type ManagedProcess, spawnLogged, waitUntilReady } from '../../deploy/local/process.ts';
 import { type RedisServer, startRedis } from '../../deploy/local/redis.ts';
 import {
   type OrderServiceClient,
   OrderServiceDefinition,
 } from '../../gen/sluice/order/v1/order_service.ts';
+import {
+  type PaymentServiceClient,
+  PaymentServiceDefinition,
+} from '../../gen/sluice/payment/v1/payment_service.ts';
 import {
   type StockAdminServiceClient,
   StockAdminServiceDefinition,
@@ -28,9 +31,14 @@ import { createTokens } from '../../services/runtime/tokens.ts';
 import { dropDatabases } from './databases.ts';
 import { eventually } from './eventually.ts';
 import { kafkaBrokers, mysqlUrl, uniquePrefix } from './servers.ts';
+import {
+  freePorts,
+  type Ports,
+  type ServiceName,
+  type ServiceProcess,
+  startServiceProcess,
+} from './service-process.ts';
 
-const repository = join(import.meta.dirname, '../..');
-const readyTimeoutMs = 60_000;
 /** Small tables: what is tested is that there are several of both. */
 export const orderShards = { databases: 2, tables: 2 };
 
@@ -40,19 +48,12 @@ export interface SystemOptions {
   readonly orders?: number;
   readonly stocks?: number;
   readonly edge?: boolean;
+  /** Payment processes; with them come the simulator, and the edge that takes its webhooks. */
+  readonly payments?: number;
+  /** Whether the events process runs, with the mail server it sends to. */
+  readonly events?: boolean;
   /** More variables for every service. */
   readonly env?: Readonly<Record<string, string>>;
-}
-
-/** One service process, which can be killed and started again on its ports. */
-export interface ServiceProcess {
-  readonly service: 'order' | 'stock' | 'edge';
-  readonly port: number;
-  readonly metricsPort: number;
-  readonly process: ManagedProcess;
-  kill(): Promise<void>;
-  /** Starts it again; `env` adds to its variables, for failpoints. */
-  restart(env?: Readonly<Record<string, string>>): Promise<void>;
 }
 
 /** Real processes of the services on databases, topics and a Redis server of their own. */
@@ -61,8 +62,19 @@ export interface System {
   readonly orders: readonly ServiceProcess[];
   readonly stocks: readonly ServiceProcess[];
   readonly edge: ServiceProcess | undefined;
+  readonly payments: readonly ServiceProcess[];
+  readonly events: ServiceProcess | undefined;
+  readonly simulator: ServiceProcess | undefined;
+  /** Every process of the services, whatever it is. */
+  readonly processes: readonly ServiceProcess[];
+  /** The variables that all of them run with. */
+  readonly env: Readonly<Record<string, string>>;
+  /** Where the mail server keeps what arrived. */
+  readonly mailDir: string;
   /** A client of the i-th order process; errors are `RichClientError`. */
   order(index?: number): OrderServiceClient;
+  /** A client of the i-th payment process, with the role of operators. */
+  payment(index?: number): PaymentServiceClient;
   readonly stock: StockServiceClient;
   readonly admin: StockAdminServiceClient;
   readonly redis: Redis;
@@ -71,6 +83,9 @@ export interface System {
   restartRedis(args?: readonly string[]): Promise<void>;
   readonly stockPool: Pool;
   readonly orderPools: readonly Pool[];
+  readonly paymentPool: Pool;
+  readonly eventsPool: Pool;
+  readonly warehousePool: Pool;
   /** Whether a SKU's gate is open; no while Redis is away. */
   gateOpen(skuId: bigint): Promise<boolean>;
   /** Creates a SKU and waits until its gate is open. */
@@ -79,7 +94,8 @@ export interface System {
 }
 
 export async function startSystem(options: SystemOptions): Promise<System> {
-  const { name, orders = 1, stocks = 1, edge = false } = options;
+  const { name, orders = 1, stocks = 1, payments = 0, events = false } = options;
+  const { edge = payments > 0 } = options;
   const prefix = uniquePrefix(name);
   const dir = mkdtempSync(join(tmpdir(), 'sluice-'));
   const log = createLog('test', 'silent');
@@ -89,9 +105,13 @@ export async function startSystem(options: SystemOptions): Promise<System> {
     migrateAll({ mysqlUrls: [mysqlUrl], databasePrefix: prefix, orderShards }),
     createEventTopics(kafkaBrokers.split(','), topicPrefix, log),
   ]);
-  const stockPorts = await ports(stocks);
-  const orderPorts = await ports(orders);
-  const addresses = (list: readonly [number, number][]): string =>
+  const stockPorts = await freePorts(stocks);
+  const orderPorts = await freePorts(orders);
+  const paymentPorts = await freePorts(payments);
+  const [edgePorts, simulatorPorts, eventsPorts, mailPorts] = (await freePorts(4)) as [
+    ...[Ports, Ports, Ports, Ports],
+  ];
+  const addresses = (list: readonly Ports[]): string =>
     list.map(([port]) => `127.0.0.1:${port}`).join(',');
   const env: Record<string, string> = {
     SLUICE_MYSQL_URLS: mysqlUrl,
@@ -102,34 +122,59 @@ export async function startSystem(options: SystemOptions): Promise<System> {
     SLUICE_ORDER_SHARDS: `${orderShards.databases}x${orderShards.tables}`,
     SLUICE_ORDER_ADDRESS: addresses(orderPorts),
     SLUICE_STOCK_ADDRESS: addresses(stockPorts),
+    ...(payments > 0 && { SLUICE_PAYMENT_ADDRESS: addresses(paymentPorts) }),
+    SLUICE_SIMULATOR_URL: `http://127.0.0.1:${simulatorPorts[0]}`,
+    SLUICE_SIMULATOR_WEBHOOK_URL: `http://127.0.0.1:${edgePorts[0]}/v1/webhooks/simulator`,
+    SLUICE_SIMULATOR_DATA: join(dir, 'simulator.sqlite'),
+    SLUICE_SMTP_URL: `smtp://127.0.0.1:${mailPorts[0]}`,
     SLUICE_DEMO: '1',
     ...options.env,
   };
-  const start = (service: ServiceProcess['service'], [port, metricsPort]: [number, number]) =>
-    startService({ service, port, metricsPort, dir, env });
-  const stockProcesses = await Promise.all(stockPorts.map((each) => start('stock', each)));
+  const start = (service: ServiceName, ports: Ports): Promise<ServiceProcess> =>
+    startServiceProcess({ service, ports, dir, env });
+  const startIf = (wanted: boolean, service: ServiceName, ports: Ports) =>
+    wanted ? start(service, ports) : undefined;
+  // Side by side where nobody waits for another's readiness.
+  const [stockProcesses, simulator, mail] = await Promise.all([
+    Promise.all(stockPorts.map((each) => start('stock', each))),
+    startIf(payments > 0, 'simulator', simulatorPorts),
+    startIf(events, 'mail', mailPorts),
+  ]);
   const orderProcesses = await Promise.all(orderPorts.map((each) => start('order', each)));
-  const edgeProcess = edge
-    ? await start('edge', (await ports(1))[0] as [number, number])
-    : undefined;
+  const [paymentProcesses, edgeProcess, eventsProcess] = await Promise.all([
+    Promise.all(paymentPorts.map((each) => start('payment', each))),
+    startIf(edge, 'edge', edgePorts),
+    startIf(events, 'events', eventsPorts),
+  ]);
+  // In the order of stopping: nobody loses a peer that it still needs.
+  const processes = [
+    ...[edgeProcess, simulator, ...orderProcesses, ...paymentProcesses],
+    ...[...stockProcesses, eventsProcess, mail],
+  ].filter((each) => each !== undefined);
 
-  const channels = [...orderPorts, ...stockPorts].map(([port]) =>
-    createChannel(`127.0.0.1:${port}`, undefined, { 'grpc.use_local_subchannel_pool': 1 }),
-  );
+  const open = ([port]: Ports) =>
+    createChannel(`127.0.0.1:${port}`, undefined, { 'grpc.use_local_subchannel_pool': 1 });
+  const orderChannels = orderPorts.map(open);
+  const paymentChannels = paymentPorts.map(open);
+  const stockChannel = open(stockPorts[0] as Ports);
   const factory = createClientFactory().use(errorDetailsClientMiddleware);
-  const orderClients = channels
-    .slice(0, orders)
-    .map((channel) => factory.create(OrderServiceDefinition, channel) as OrderServiceClient);
-  const stockChannel = channels[orders] as (typeof channels)[number];
+  const orderClients = orderChannels.map(
+    (channel) => factory.create(OrderServiceDefinition, channel) as OrderServiceClient,
+  );
   const { token } = createTokens({ secret: demoTokenSecret }).sign({
     userId: 1n,
     role: 'admin',
     ttlSeconds: 3_600,
   });
-  const asAdmin = { metadata: Metadata({ authorization: `Bearer ${token}` }) };
-  const admin = factory.create(StockAdminServiceDefinition, stockChannel, {
-    '*': asAdmin,
-  }) as StockAdminServiceClient;
+  const asAdmin = { '*': { metadata: Metadata({ authorization: `Bearer ${token}` }) } };
+  const paymentClients = paymentChannels.map(
+    (channel) => factory.create(PaymentServiceDefinition, channel, asAdmin) as PaymentServiceClient,
+  );
+  const admin = factory.create(
+    StockAdminServiceDefinition,
+    stockChannel,
+    asAdmin,
+  ) as StockAdminServiceClient;
   const redis = new Redis(redisServer.url, { maxRetriesPerRequest: null });
   redis.on('error', () => undefined);
   const pool = (database: string): Pool => createPool(mysqlUrl, { database, connectionsMax: 4 });
@@ -137,6 +182,9 @@ export async function startSystem(options: SystemOptions): Promise<System> {
   const orderPools = Array.from({ length: orderShards.databases }, (_, index) =>
     pool(`${prefix}_order_${index}`),
   );
+  const paymentPool = pool(`${prefix}_payment`);
+  const eventsPool = pool(`${prefix}_events`);
+  const warehousePool = pool(`${prefix}_warehouse`);
 
   const gateOpen = async (skuId: bigint): Promise<boolean> => {
     const layers = await admin.getStockLayers({ skuId }).catch(() => undefined);
@@ -148,7 +196,14 @@ export async function startSystem(options: SystemOptions): Promise<System> {
     orders: orderProcesses,
     stocks: stockProcesses,
     edge: edgeProcess,
+    payments: paymentProcesses,
+    events: eventsProcess,
+    simulator,
+    processes,
+    env,
+    mailDir: join(dir, 'mail'),
     order: (index = 0) => orderClients[index] as OrderServiceClient,
+    payment: (index = 0) => paymentClients[index] as PaymentServiceClient,
     stock: factory.create(StockServiceDefinition, stockChannel) as StockServiceClient,
     admin,
     redis,
@@ -162,6 +217,9 @@ export async function startSystem(options: SystemOptions): Promise<System> {
     },
     stockPool,
     orderPools,
+    paymentPool,
+    eventsPool,
+    warehousePool,
     gateOpen,
     async createSku({ skuId, supplied, limitPerUser = 0 }) {
       await admin.createSku({
@@ -174,71 +232,14 @@ export async function startSystem(options: SystemOptions): Promise<System> {
       await eventually(() => gateOpen(skuId), `the gate of SKU ${skuId} opens`);
     },
     async close() {
-      for (const channel of channels) channel.close();
-      await Promise.all(
-        [edgeProcess, ...orderProcesses, ...stockProcesses].map((each) => each?.process.stop()),
-      );
+      for (const channel of [...orderChannels, ...paymentChannels, stockChannel]) channel.close();
+      await Promise.all(processes.map((each) => each.process.stop()));
       redis.disconnect();
       await redisServer.stop();
-      await Promise.all([stockPool, ...orderPools].map((each) => each.end()));
+      const pools = [stockPool, ...orderPools, paymentPool, eventsPool, warehousePool];
+      await Promise.all(pools.map((each) => each.end()));
       await dropDatabases(prefix);
       rmSync(dir, { recursive: true, force: true });
-    },
-  };
-}
-
-async function ports(count: number): Promise<[number, number][]> {
-  const pairs: [number, number][] = [];
-  for (let index = 0; index < count; index += 1) {
-    const port = await freePort(2);
-    pairs.push([port, port + 1]);
-  }
-  return pairs;
-}
-
-async function startService(options: {
-  service: ServiceProcess['service'];
-  port: number;
-  metricsPort: number;
-  dir: string;
-  env: Readonly<Record<string, string>>;
-}): Promise<ServiceProcess> {
-  const { service, port, metricsPort, dir, env } = options;
-  const name = service.toUpperCase();
-  const logFile = join(dir, `${service}-${port}.log`);
-  const spawn = async (more: Readonly<Record<string, string>>): Promise<ManagedProcess> => {
-    const child = await spawnLogged({
-      name: service,
-      command: process.execPath,
-      args: [join(repository, 'services', service, 'main.ts')],
-      logFile,
-      env: {
-        PATH: process.env.PATH ?? '',
-        ...env,
-        [`SLUICE_${name}_PORT`]: String(port),
-        [`SLUICE_${name}_METRICS_PORT`]: String(metricsPort),
-        ...more,
-      },
-    });
-    await waitUntilReady({
-      child,
-      probe: async () => (await fetch(`http://127.0.0.1:${metricsPort}/readyz`)).ok,
-      timeoutMs: readyTimeoutMs,
-    });
-    return child;
-  };
-  let child = await spawn({});
-  return {
-    service,
-    port,
-    metricsPort,
-    get process() {
-      return child;
-    },
-    kill: () => child.kill(),
-    async restart(more = {}) {
-      if (child.isRunning()) await child.stop();
-      child = await spawn(more);
     },
   };
 }
