@@ -103,20 +103,25 @@ export class EnvReader {
     return this.#bad(name, redact(wrong), `must be ${scheme}://host:port`, fallback);
   }
 
-  /** A secret of at least 32 characters; the public demo secret only in demo mode. */
-  secret(name: string, demo: boolean): string {
-    const text = this.#get(name);
-    if (text === undefined && demo) return demoTokenSecret;
-    if (text === undefined) {
-      return this.#bad(name, '', 'must be set (32 characters or more) outside demo mode', '');
-    }
-    if (text === demoTokenSecret && !demo) {
-      return this.#bad(name, '…', 'is the public demo secret; choose one of your own', '');
-    }
-    if (text.length < 32) return this.#bad(name, '…', 'must have 32 characters or more', '');
-    return text;
+  /** One http or https URL, without a slash at its end. */
+  httpUrl(name: string, fallback: string): string {
+    const text = this.#get(name) ?? fallback;
+    const protocol = URL.canParse(text) ? new URL(text).protocol : '';
+    if (protocol === 'http:' || protocol === 'https:') return text.replace(/\/+$/, '');
+    return this.#bad(name, redact(text), 'must be http://host:port or https://host', fallback);
   }
 
+  /** One or two secrets, comma separated: two while one is being replaced. The first is the one to sign with. */
+  secrets(name: string, demo: boolean): readonly string[] {
+    const texts = this.#get(name)?.split(',') ?? [undefined];
+    if (texts.length > 2) return this.#bad(name, '…', 'must be one secret, or two', []);
+    return texts.map((text) => this.#checkSecret(name, text?.trim(), demo));
+  }
+
+  /** A secret of at least 32 characters; the public demo secret only in demo mode. */
+  secret(name: string, demo: boolean): string {
+    return this.#checkSecret(name, this.#get(name), demo);
+  }
   /** `<databases>x<tables>`, such as 2x8; together they are at most the 1,024 slots. */
   shards(name: string, fallback: string): { databases: number; tables: number } {
     const text = this.#get(name) ?? fallback;
@@ -126,6 +131,18 @@ export class EnvReader {
     if (count >= 1 && count <= 1_024) return shards;
     const rule = 'must be databases x tables, such as 2x8, 1 to 1,024 tables in all';
     return this.#bad(name, text, rule, { databases: 1, tables: 1 });
+  }
+
+  #checkSecret(name: string, text: string | undefined, demo: boolean): string {
+    if (text === undefined && demo) return demoTokenSecret;
+    if (text === undefined) {
+      return this.#bad(name, '', 'must be set (32 characters or more) outside demo mode', '');
+    }
+    if (text === demoTokenSecret && !demo) {
+      return this.#bad(name, '…', 'is the public demo secret; choose one of your own', '');
+    }
+    if (text.length < 32) return this.#bad(name, '…', 'must have 32 characters or more', '');
+    return text;
   }
 
   #get(name: string): string | undefined {
