@@ -1,18 +1,22 @@
-import { type Channel, connectivityState, credentials } from '@grpc/grpc-js';
+import type { Channel } from '@grpc/grpc-js';
 import {
   type CallOptions,
   type Client,
-  ClientError,
   type CompatServiceDefinition,
-  createChannel,
   createClientFactory,
   Metadata,
-  Status,
 } from 'nice-grpc';
 import { errorDetailsClientMiddleware } from 'nice-grpc-error-details';
 import type { Gauge } from 'prom-client';
 import { type Breaker, createBreaker } from './breaker.ts';
 import { Deadline } from './deadline.ts';
+import {
+  isConnected,
+  isConnectionLoss,
+  NeverSent,
+  openChannel,
+  waitUntilConnected,
+} from './grpc-channel.ts';
 import { deadlineLeftHeader } from './grpc-deadline.ts';
 import type { Log } from './log.ts';
 import { fromClientError } from './refusal-status.ts';
@@ -22,22 +26,6 @@ import { Refusal } from './refusals.ts';
 const answerGraceMs = 30;
 /** With less time left a second attempt could not be answered. */
 const retryMsMin = 50;
-/** A connection that is being made is waited for this long. */
-const connectMs = 2_000;
-
-const channelOptions = {
-  'grpc.min_reconnect_backoff_ms': connectMs,
-  'grpc.initial_reconnect_backoff_ms': 100,
-  'grpc.max_reconnect_backoff_ms': 2_000,
-  'grpc.keepalive_time_ms': 10_000,
-  'grpc.keepalive_timeout_ms': 3_000,
-  'grpc.keepalive_permit_without_calls': 1,
-  'grpc.enable_retries': 0,
-  'grpc.use_local_subchannel_pool': 1,
-  'grpc.max_receive_message_length': 4 * 1024 * 1024,
-  'grpc.service_config': JSON.stringify({ loadBalancingConfig: [{ round_robin: {} }] }),
-};
-
 /** How one method is called; a caller has one table of these. */
 export interface CallPolicy {
   /** Milliseconds a call may take; the caller's own deadline can only shorten it. */
@@ -90,11 +78,7 @@ export function createGrpcClient<
   definition: Definition,
   { addresses, callTable, log, breakerState }: GrpcClientOptions<Methods>,
 ): GrpcClient<Definition, Methods> {
-  const channel = createChannel(
-    targetOf(addresses),
-    credentials.createInsecure(),
-    channelOptions,
-  ) as Channel;
+  const channel = openChannel(addresses);
   const raw = createClientFactory()
     .use(errorDetailsClientMiddleware)
     .create(definition, channel) as unknown as Record<string, RawMethod>;
@@ -107,7 +91,7 @@ export function createGrpcClient<
         name: policy.breaker,
         log,
         ...(breakerState ? { state: breakerState } : {}),
-        probe: () => channel.getConnectivityState(true) === connectivityState.READY,
+        probe: () => isConnected(channel),
         isConnectionLoss,
       });
       breakers.set(policy.breaker, breaker);
@@ -117,7 +101,7 @@ export function createGrpcClient<
   channel.getConnectivityState(true);
   return {
     client: client as GrpcClient<Definition, Methods>['client'],
-    connected: () => channel.getConnectivityState(true) === connectivityState.READY,
+    connected: () => isConnected(channel),
     breaker: (name) => breakers.get(name),
     close() {
       for (const breaker of breakers.values()) breaker.stop();
@@ -132,9 +116,7 @@ function withPolicy(channel: Channel, policy: CallPolicy, breaker: Breaker, raw:
   return async (request: unknown, options: PolicyOptions = {}): Promise<unknown> => {
     const deadline = (options.deadline ?? Deadline.after(policy.deadlineMs)).min(policy.deadlineMs);
     const attempt = async (): Promise<unknown> => {
-      if (channel.getConnectivityState(true) !== connectivityState.READY) {
-        await connected(channel, deadline);
-      }
+      if (!isConnected(channel)) await waitUntilConnected(channel, deadline);
       return await callOnce(raw, request, deadline, options.metadata, !policy.readOnly);
     };
     const hasty = deadline.leftMs() < policy.deadlineMs / 2;
@@ -153,30 +135,6 @@ function withPolicy(channel: Channel, policy: CallPolicy, breaker: Breaker, raw:
     if ('error' in outcome) throw outcome.error;
     return outcome.response;
   };
-}
-
-/** Nothing was sent, for lack of a connection: the only failure that surely had no effect. */
-class NeverSent extends Refusal {}
-
-async function connected(channel: Channel, deadline: Deadline): Promise<void> {
-  const until = new Date(Date.now() + Math.max(0, Math.min(connectMs, deadline.leftMs())));
-  for (;;) {
-    const state = channel.getConnectivityState(true);
-    if (state === connectivityState.READY) return;
-    if (state === connectivityState.TRANSIENT_FAILURE || state === connectivityState.SHUTDOWN) {
-      throw new NeverSent('DEPENDENCY_DOWN', `No connection to ${channel.getTarget()}`);
-    }
-    try {
-      await new Promise<void>((resolve, reject) => {
-        channel.watchConnectivityState(state, until, (error) =>
-          error ? reject(error) : resolve(),
-        );
-      });
-    } catch (cause) {
-      const message = `No connection to ${channel.getTarget()} in time`;
-      throw new NeverSent('DEPENDENCY_DOWN', message, { cause });
-    }
-  }
 }
 
 async function callOnce(
@@ -201,18 +159,4 @@ async function callOnce(
   } finally {
     clearTimeout(timer);
   }
-}
-
-function isConnectionLoss(error: unknown): boolean {
-  if (error instanceof NeverSent) return true;
-  const cause = error instanceof Refusal ? error.cause : error;
-  return cause instanceof ClientError && cause.code === Status.UNAVAILABLE;
-}
-
-/** Several addresses must be IPv4: a list of names cannot be one target of grpc-js. */
-function targetOf(addresses: readonly string[]): string {
-  const isIpv4 = (address: string): boolean => /^\d+\.\d+\.\d+\.\d+:\d+$/.test(address);
-  if (addresses.every(isIpv4)) return `ipv4:${addresses.join(',')}`;
-  if (addresses.length === 1) return addresses[0] as string;
-  throw new Error(`${addresses.join(',')}: several addresses must be IPv4 addresses with ports`);
 }
