@@ -45,6 +45,24 @@ CREATE TABLE `user_statistics` (
   PRIMARY KEY (`user_id`,`currency`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
+-- order.archived_orders
+CREATE TABLE `archived_orders` (
+  `order_id` bigint(20) NOT NULL,
+  `user_id` bigint(20) NOT NULL,
+  `status` tinyint(4) NOT NULL,
+  `close_reason` tinyint(4) NOT NULL,
+  `version` int(11) NOT NULL,
+  `total_minor` bigint(20) NOT NULL,
+  `currency` char(3) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `payment_id` bigint(20) NOT NULL,
+  `refunded_minor` bigint(20) NOT NULL,
+  `update_time` datetime(3) NOT NULL,
+  `archive_time` datetime(3) NOT NULL,
+  `body` mediumtext CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL,
+  PRIMARY KEY (`order_id`),
+  KEY `user_orders` (`user_id`,`order_id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
 -- order.orders_00
 CREATE TABLE `orders_00` (
   `order_id` bigint(20) NOT NULL,
@@ -118,9 +136,17 @@ CREATE TABLE `workers` (
   PRIMARY KEY (`worker_id`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
+-- payment.closed_orders
+CREATE TABLE `closed_orders` (
+  `order_id` bigint(20) NOT NULL,
+  `create_time` datetime(3) NOT NULL,
+  PRIMARY KEY (`order_id`),
+  KEY `by_time` (`create_time`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
 -- payment.payments
 CREATE TABLE `payments` (
-  `payment_id` bigint(20) NOT NULL AUTO_INCREMENT,
+  `payment_id` bigint(20) NOT NULL,
   `order_id` bigint(20) NOT NULL,
   `user_id` bigint(20) NOT NULL,
   `request_id` varbinary(128) NOT NULL,
@@ -134,6 +160,7 @@ CREATE TABLE `payments` (
   `captured_minor` bigint(20) DEFAULT NULL,
   `captured_currency` char(3) CHARACTER SET ascii COLLATE ascii_bin DEFAULT NULL,
   `failure` varchar(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL DEFAULT '',
+  `session_over` tinyint(4) NOT NULL DEFAULT 0,
   `expire_time` datetime(3) NOT NULL,
   `attempts` int(11) NOT NULL DEFAULT 0,
   `next_time` datetime(3) DEFAULT NULL,
@@ -142,16 +169,17 @@ CREATE TABLE `payments` (
   PRIMARY KEY (`payment_id`),
   UNIQUE KEY `order_request` (`order_id`,`request_id`),
   UNIQUE KEY `session` (`provider`,`provider_reference`),
-  KEY `due` (`next_time`)
+  KEY `due` (`settlement`,`next_time`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- payment.refunds
 CREATE TABLE `refunds` (
-  `refund_id` bigint(20) NOT NULL AUTO_INCREMENT,
+  `refund_id` bigint(20) NOT NULL,
   `payment_id` bigint(20) NOT NULL,
   `request_id` varbinary(132) NOT NULL,
   `amount_minor` bigint(20) NOT NULL,
   `currency` char(3) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `whole` tinyint(4) NOT NULL,
   `status` tinyint(4) NOT NULL,
   `reason` varchar(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL,
   `restock` tinyint(4) NOT NULL,

@@ -36,6 +36,7 @@ export const payments = mysqlTable(
     capturedMinor: bigint('captured_minor', { mode: 'bigint' }),
     capturedCurrency: char('captured_currency', { length: 3 }),
     failure: varchar('failure', { length: 200 }).notNull(),
+    sessionOver: tinyint('session_over').notNull(),
     expireTime: datetime('expire_time', { fsp: 3 }).notNull(),
     attempts: int('attempts').notNull(),
     nextTime: datetime('next_time', { fsp: 3 }),
@@ -45,7 +46,7 @@ export const payments = mysqlTable(
   (table) => [
     uniqueIndex('order_request').on(table.orderId, table.requestId),
     uniqueIndex('session').on(table.provider, table.providerReference),
-    index('due').on(table.nextTime),
+    index('due').on(table.settlement, table.nextTime),
   ],
 );
 
@@ -57,6 +58,7 @@ export const refunds = mysqlTable(
     requestId: varbinary('request_id', { length: 132 }).notNull(),
     amountMinor: bigint('amount_minor', { mode: 'bigint' }).notNull(),
     currency: char('currency', { length: 3 }).notNull(),
+    whole: tinyint('whole').notNull(),
     status: tinyint('status').notNull(),
     reason: varchar('reason', { length: 200 }).notNull(),
     restock: tinyint('restock').notNull(),
@@ -90,4 +92,13 @@ export const webhookInbox = mysqlTable(
     index('by_payment').on(table.paymentId),
     index('by_time').on(table.createTime),
   ],
+);
+
+export const closedOrders = mysqlTable(
+  'closed_orders',
+  {
+    orderId: bigint('order_id', { mode: 'bigint' }).notNull().primaryKey(),
+    createTime: datetime('create_time', { fsp: 3 }).notNull(),
+  },
+  (table) => [index('by_time').on(table.createTime)],
 );
