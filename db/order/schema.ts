@@ -107,3 +107,23 @@ export const workers = mysqlTable('workers', {
   leasedUntil: time('leased_until').notNull(),
   highWaterMs: id('high_water_ms').notNull(),
 });
+
+/** Orders that were taken out of the tables above by age. */
+export const archivedOrders = mysqlTable(
+  'archived_orders',
+  {
+    orderId: id('order_id').notNull().primaryKey(),
+    userId: id('user_id').notNull(),
+    status: tinyint('status').notNull(),
+    closeReason: tinyint('close_reason').notNull(),
+    version: int('version').notNull(),
+    totalMinor: id('total_minor').notNull(),
+    currency: char('currency', { length: 3 }).notNull(),
+    paymentId: id('payment_id').notNull(),
+    refundedMinor: id('refunded_minor').notNull(),
+    updateTime: time('update_time').notNull(),
+    archiveTime: time('archive_time').notNull(),
+    body: mediumtext('body').notNull(),
+  },
+  (table) => [index('user_orders').on(table.userId, table.orderId)],
+);
