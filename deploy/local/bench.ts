@@ -56,7 +56,7 @@ async function runBenchmark(
     dataDir: join(dir, 'data'),
     mailDir: join(dir, 'mail'),
     servicePorts: await freeServicePorts(),
-    outsidePorts: { simulator: await freePortSetting(), mail: await freePortSetting() },
+    mailPort: await freePortSetting(),
     addresses,
     env: { ...process.env, [runVariable]: dir },
     terminal,
@@ -92,6 +92,7 @@ async function freeServicePorts(): Promise<LocalSettings['servicePorts']> {
     stock: await service(),
     payment: await service(),
     events: { metrics: await freePortSetting() },
+    simulator: await service(),
   };
 }
 

@@ -26,7 +26,7 @@ export type ServicesOptions = Pick<
   | 'listen'
   | 'dataDir'
   | 'servicePorts'
-  | 'outsidePorts'
+  | 'mailPort'
   | 'mailDir'
   | 'databasePrefix'
   | 'topicPrefix'
@@ -42,10 +42,10 @@ export type ServicesOptions = Pick<
 /** A program of the stack: what runs, and where it says that it is ready. */
 type Program = { name: string; args: readonly string[]; isReady: () => Promise<boolean> };
 
-/** Starts the five services and what stands for the outside world side by side and waits until each says that it is ready. */
+/** Starts the five services, the payment simulator and the mail server side by side and waits until each says that it is ready. */
 export async function startServices(options: ServicesOptions): Promise<ManagedProcess[]> {
   const env = serviceEnvironment(options);
-  const programs = [...servicePrograms(options), ...outsidePrograms(options)];
+  const programs = [...servicePrograms(options), mailProgram(options)];
   return await Promise.all(programs.map((program) => startOne(program, env, options)));
 }
 
@@ -58,40 +58,31 @@ function servicePrograms({ servicePorts }: ServicesOptions): Program[] {
   }));
 }
 
-/** The payment provider and the mail server of a machine that has no real ones. */
-function outsidePrograms({ outsidePorts, mailDir }: ServicesOptions): Program[] {
-  const { simulator, mail } = outsidePorts;
-  const mailArgs = ['--port', String(mail.port), '--dir', mailDir];
-  return [
-    {
-      name: 'simulator',
-      args: [join(repositoryDir, 'services/simulator/main.ts')],
-      isReady: () => answersOk(`http://127.0.0.1:${simulator.port}/healthz`),
-    },
-    {
-      name: 'mail',
-      args: [join(repositoryDir, 'deploy/local/mail-catcher-main.ts'), ...mailArgs],
-      isReady: () => accepts(mail.port),
-    },
-  ];
+/** The mail server of a machine that has no real one. */
+function mailProgram({ mailPort: { port }, mailDir }: ServicesOptions): Program {
+  const main = join(repositoryDir, 'deploy/local/mail-catcher-main.ts');
+  return {
+    name: 'mail',
+    args: [main, '--port', String(port), '--dir', mailDir],
+    isReady: () => accepts(port),
+  };
 }
 
 /** What the services, and whoever talks to them, need to know: the variables of DESIGN.md section 12, complete. */
 export function serviceEnvironment(options: ServicesOptions): NodeJS.ProcessEnv {
-  const { addresses, servicePorts, outsidePorts, listen, orderShards } = options;
-  const { edge, order, stock, payment, events } = servicePorts;
+  const { addresses, servicePorts, mailPort, listen, orderShards } = options;
+  const { edge, order, stock, payment, events, simulator } = servicePorts;
   const peerHost = hostToReach(listen);
-  const { simulator, mail } = outsidePorts;
   return {
     // Outside the local stack nothing sets demo mode; here somebody may still switch it off.
     SLUICE_DEMO: '1',
     SLUICE_ORDER_ADDRESS: `${peerHost}:${order.port}`,
     SLUICE_STOCK_ADDRESS: `${peerHost}:${stock.port}`,
     SLUICE_PAYMENT_ADDRESS: `${peerHost}:${payment.port}`,
-    SLUICE_SIMULATOR_URL: `http://127.0.0.1:${simulator.port}`,
+    SLUICE_SIMULATOR_URL: `http://${peerHost}:${simulator.port}`,
     SLUICE_SIMULATOR_WEBHOOK_URL: `http://${peerHost}:${edge.port}/v1/webhooks/simulator`,
     SLUICE_SIMULATOR_DATA: join(options.dataDir, 'simulator.sqlite'),
-    SLUICE_SMTP_URL: `smtp://127.0.0.1:${mail.port}`,
+    SLUICE_SMTP_URL: `smtp://127.0.0.1:${mailPort.port}`,
     // Compiled code is kept between starts: that halves the time a service takes to load.
     NODE_COMPILE_CACHE: join(sharedCacheDir, 'compile-cache'),
     ...options.env,
@@ -112,6 +103,7 @@ export function serviceEnvironment(options: ServicesOptions): NodeJS.ProcessEnv 
     SLUICE_STOCK_METRICS_PORT: String(stock.metrics.port),
     SLUICE_PAYMENT_METRICS_PORT: String(payment.metrics.port),
     SLUICE_EVENTS_METRICS_PORT: String(events.metrics.port),
+    SLUICE_SIMULATOR_METRICS_PORT: String(simulator.metrics.port),
   };
 }
 

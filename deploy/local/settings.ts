@@ -14,7 +14,10 @@ export type PortSetting = { port: number; variable: string };
 
 export type ServicePorts = PortSetting & { metrics: PortSetting };
 
-export type ServicePortsByName = Record<'edge' | 'order' | 'stock' | 'payment', ServicePorts> & {
+export type ServicePortsByName = Record<
+  'edge' | 'order' | 'stock' | 'payment' | 'simulator',
+  ServicePorts
+> & {
   /** It serves nothing but its metrics. */
   events: { metrics: PortSetting };
 };
@@ -36,8 +39,8 @@ export type LocalSettings = {
     kafkaController: PortSetting;
   };
   servicePorts: ServicePortsByName;
-  /** Programs that stand for the outside world: the payment provider and the mail server. */
-  outsidePorts: { simulator: PortSetting; mail: PortSetting };
+  /** Where the mail server to play with listens. */
+  mailPort: PortSetting;
   /** Each mail that was sent, as a file. */
   mailDir: string;
   databasePrefix: string;
@@ -85,11 +88,9 @@ function readSettings(env: EnvReader): LocalSettings {
       stock: service('STOCK', 50_052, 9_466),
       payment: service('PAYMENT', 50_053, 9_467),
       events: { metrics: port('SLUICE_EVENTS_METRICS_PORT', 9_468) },
+      simulator: service('SIMULATOR', 8_090, 9_469),
     },
-    outsidePorts: {
-      simulator: port('SLUICE_SIMULATOR_PORT', 8_090),
-      mail: port('SLUICE_LOCAL_SMTP_PORT', 1_025),
-    },
+    mailPort: port('SLUICE_LOCAL_SMTP_PORT', 1_025),
     mailDir: resolve(dir, 'mail'),
     databasePrefix: env.string('SLUICE_DATABASE_PREFIX', 'sluice'),
     topicPrefix: env.string('SLUICE_KAFKA_TOPIC_PREFIX', ''),

@@ -30,7 +30,7 @@ Ctrl-C stops everything. Logs are in .sluice/logs.
   SLUICE_REDIS_URL, SLUICE_MYSQL_URLS, SLUICE_KAFKA_BROKERS   servers to use instead of starting them
   SLUICE_LOCAL_REDIS_PORT (16379), SLUICE_LOCAL_MYSQL_PORT (13306), SLUICE_LOCAL_KAFKA_PORT (19092, and the next one)
   SLUICE_EDGE_PORT (8080), SLUICE_ORDER_PORT (50051), SLUICE_STOCK_PORT (50052), SLUICE_PAYMENT_PORT (50053)
-  SLUICE_{EDGE,ORDER,STOCK,PAYMENT,EVENTS}_METRICS_PORT (9464 to 9468)
+  SLUICE_{EDGE,ORDER,STOCK,PAYMENT,EVENTS,SIMULATOR}_METRICS_PORT (9464 to 9469)
   SLUICE_SIMULATOR_PORT (8090), SLUICE_LOCAL_SMTP_PORT (1025)   the payment provider and the mail server to play with
   SLUICE_LOCAL_DIR (.sluice)   where data, logs and records of running processes are kept
 `;
@@ -128,7 +128,7 @@ type WantedServers = Parameters<typeof installMissingPackages>[0]['wanted'];
 
 /** Shared by nobody else: `npm test` takes ports that are free. */
 async function requireFreePorts(settings: LocalSettings, wanted: WantedServers): Promise<void> {
-  const { serverPorts, servicePorts, outsidePorts, listen } = settings;
+  const { serverPorts, servicePorts, mailPort, listen } = settings;
   const { events, ...listening } = servicePorts;
   const required: [name: string, setting: PortSetting, host?: string][] = [];
   if (wanted.redis) required.push(['Redis', serverPorts.redis]);
@@ -143,8 +143,7 @@ async function requireFreePorts(settings: LocalSettings, wanted: WantedServers):
     required.push([name, ports, listen], [`${name}'s metrics`, ports.metrics]);
   }
   required.push(["events' metrics", events.metrics]);
-  required.push(['the payment simulator', outsidePorts.simulator]);
-  required.push(['the mail server', outsidePorts.mail]);
+  required.push(['the mail server', mailPort]);
   for (const [name, { port, variable }, host] of required) {
     await requireFreePort({ name, port, variable, ...(host !== undefined && { host }) });
   }

@@ -8,8 +8,7 @@ export function welcome(
   addresses: ServerAddresses,
   token: string,
 ): string {
-  const { edge, order, stock, payment, events } = settings.servicePorts;
-  const { simulator, mail } = settings.outsidePorts;
+  const { edge, order, stock, payment, events, simulator } = settings.servicePorts;
   const host = hostToReach(settings.listen);
   const edgeUrl = `http://${host}:${edge.port}`;
   return `
@@ -18,8 +17,8 @@ Sluice runs. Ctrl-C stops it.
   HTTP        ${edgeUrl}/v1/skus
   gRPC        order ${host}:${order.port}   stock ${host}:${stock.port}   payment ${host}:${payment.port}   (reflection and health on each)
   metrics     edge http://127.0.0.1:${edge.metrics.port}/metrics   order :${order.metrics.port}   stock :${stock.metrics.port}   payment :${payment.metrics.port}   events :${events.metrics.port}
-  provider    http://127.0.0.1:${simulator.port}   (a payment provider to play with)
-  mails       ${settings.mailDir}   (what arrives at smtp://127.0.0.1:${mail.port})
+  provider    http://${host}:${simulator.port}   (a payment provider to play with)
+  mails       ${settings.mailDir}   (what arrives at smtp://127.0.0.1:${settings.mailPort.port})
   servers     ${withoutPassword(addresses.redisUrl)}   ${withoutPassword(addresses.mysqlUrls)}   kafka ${addresses.kafkaBrokers}
   logs        ${settings.logsDir}
 

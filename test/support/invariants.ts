@@ -7,6 +7,8 @@ import type { Click } from './workload.ts';
 
 const held = 1;
 const sold = 2;
+const restocked = 4;
+const refunded = 4;
 const aborted = 8;
 const cancelled = 5;
 
@@ -135,7 +137,8 @@ function holdBreaches(orders: ReadonlyMap<string, OrderRow>, holds: readonly Hol
     if (hold.state === held && !live) {
       breaches.push(`P5 order ${hold.orderId} of SKU ${hold.skuId} is held and not alive`);
     }
-    if (live && hold.state !== held && hold.state !== sold) {
+    const isRestocked = hold.state === restocked && order?.status === refunded;
+    if (live && hold.state !== held && hold.state !== sold && !isRestocked) {
       breaches.push(`P1 order ${hold.orderId} lives on a hold in state ${hold.state}`);
     }
   }

@@ -92,11 +92,7 @@ function programOf(service: ServiceName, port: number, dir: string): string[] {
 
 async function isReady(service: ServiceName, port: number, metricsPort: number): Promise<boolean> {
   if (service === 'mail') return await accepts(port);
-  const url =
-    service === 'simulator'
-      ? `http://127.0.0.1:${port}/healthz`
-      : `http://127.0.0.1:${metricsPort}/readyz`;
-  return (await fetch(url)).ok;
+  return (await fetch(`http://127.0.0.1:${metricsPort}/readyz`)).ok;
 }
 
 async function accepts(port: number): Promise<boolean> {
