@@ -21,6 +21,8 @@ export interface Step {
 export interface LifeOptions {
   readonly system: System;
   readonly seed: number;
+  /** Keeps the request ids of two workloads of one seed apart. */
+  readonly label: string;
   readonly skuIds: readonly bigint[];
   readonly users: number;
   /** Buyers at once. */
@@ -45,7 +47,7 @@ const callMs = 3_000;
  * adds and recalls stock. Everything is drawn from the seed; only the timing differs between two runs.
  */
 export function startLifeWorkload(options: LifeOptions): LifeWorkload {
-  const { system, seed, concurrency, ordersMax = 5_000 } = options;
+  const { system, seed, label, concurrency, ordersMax = 5_000 } = options;
   const history: Click[] = [];
   const steps: Step[] = [];
   let stopped = false;
@@ -53,7 +55,7 @@ export function startLifeWorkload(options: LifeOptions): LifeWorkload {
   async function buyer(index: number): Promise<void> {
     const random = seededRandom(seed + index * 7_919);
     while (!stopped && history.length < ordersMax) {
-      const click = nextClick(options, random, `${seed}-${index}-${history.length}`);
+      const click = nextClick(options, random, `${label}-${seed}-${index}-${history.length}`);
       history.push(click);
       const orderId = await buy(system, click, random);
       if (orderId !== undefined) await live({ system, steps, random }, orderId, click.userId);
@@ -68,7 +70,7 @@ export function startLifeWorkload(options: LifeOptions): LifeWorkload {
       const request = {
         skuId,
         delta: BigInt(Math.floor(random() * 40) - 15),
-        requestId: `adjust-${seed}-${count}`,
+        requestId: `adjust-${label}-${seed}-${count}`,
       };
       if (request.delta === 0n) continue;
       // Sent twice: it counts once.
