@@ -10,12 +10,16 @@ import { type EdgeConfig, isLoopback } from './config.ts';
 import { DisplayStockMemory } from './display-stock.ts';
 import { createHttpServer } from './http-server.ts';
 import { createOrderGateway, type OrderGateway } from './order-gateway.ts';
+import { createPaymentGateway, type PaymentGateway } from './payment-gateway.ts';
+import { addAdminPaymentRoutes } from './routes/admin-payments.ts';
 import { addAdminSkuRoutes } from './routes/admin-skus.ts';
 import { addDemoTokenRoute } from './routes/demo-token.ts';
 import { addHealthRoutes } from './routes/health.ts';
 import { addOrderRoutes } from './routes/orders.ts';
+import { addPaymentRoutes } from './routes/payments.ts';
 import { addSkuRoutes } from './routes/skus.ts';
 import { addStockRoutes } from './routes/stock.ts';
+import { addWebhookRoute } from './routes/webhooks.ts';
 import {
   createStockAdminGateway,
   createStockGateway,
@@ -42,7 +46,7 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
   const log = overrides.log ?? createLog('edge', config.logLevel);
   const lifecycle = new Lifecycle(log);
   const metrics = createMetrics('edge');
-  const { stock, admin, orders } = connectServices(config, { log, metrics, lifecycle });
+  const { stock, admin, orders, payments } = connectServices(config, { log, metrics, lifecycle });
   const tokens = createTokens({ secret: config.tokenSecret });
   const authentication = createAuthentication(tokens);
   const displayStock = new DisplayStockMemory({ fetch: stock.displayStock });
@@ -63,7 +67,10 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
       addOrderRoutes(server, { orders, authentication });
       addSkuRoutes(server, { stock });
       addStockRoutes(server, { displayStock });
+      addPaymentRoutes(server, { payments, authentication });
+      addWebhookRoute(server, { payments });
       addAdminSkuRoutes(server, { admin, authentication });
+      addAdminPaymentRoutes(server, { payments, authentication });
       if (config.demo) addDemoTokenRoute(server, { tokens });
     },
   });
@@ -92,11 +99,19 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
   }
 }
 
-/** The services behind the edge; each is closed when the lifecycle stops. */
+/** The services behind the edge. It is ready without payment, whose routes then answer 503. */
+interface Services {
+  readonly stock: StockGateway;
+  readonly admin: StockAdminGateway;
+  readonly orders: OrderGateway;
+  readonly payments: PaymentGateway;
+}
+
+/** Connects to the services behind the edge; each is closed when the lifecycle stops. */
 function connectServices(
   config: EdgeConfig,
   { log, metrics, lifecycle }: { log: Log; metrics: Metrics; lifecycle: Lifecycle },
-): { stock: StockGateway; admin: StockAdminGateway; orders: OrderGateway } {
+): Services {
   const breakerState = metrics.gauge('circuit_breaker_state', '0 closed, 1 half-open, 2 open', [
     'name',
   ]);
@@ -110,6 +125,11 @@ function connectServices(
     queueDepthMax: config.orderQueueDepthMax,
     batcherMetrics: createBatcherMetrics(metrics),
   });
+  const payments = createPaymentGateway({
+    addresses: config.paymentAddress,
+    log,
+    breakerState,
+  });
   const waiting = metrics.gauge(
     'edge_orders_waiting',
     'Orders that wait for a batch or for its answer',
@@ -119,5 +139,6 @@ function connectServices(
   lifecycle.add('stock gateway', () => stock.close());
   lifecycle.add('stock admin gateway', () => admin.close());
   lifecycle.add('order gateway', () => orders.close());
-  return { stock, admin, orders };
+  lifecycle.add('payment gateway', () => payments.close());
+  return { stock, admin, orders, payments };
 }

@@ -10,6 +10,7 @@ export interface EdgeConfig {
   readonly metricsPort: number;
   readonly orderAddress: readonly string[];
   readonly stockAddress: readonly string[];
+  readonly paymentAddress: readonly string[];
   readonly tokenSecret: string;
   /** Demo mode hands out tokens to callers on the same machine. */
   readonly demo: boolean;
@@ -21,6 +22,8 @@ export interface EdgeConfig {
   readonly orderQueueDepthMax: number;
   /** Open connections at most; one more is closed at once. */
   readonly connectionsMax: number;
+  /** Streams of order states open at once. */
+  readonly streamsMax: number;
 }
 
 /** @throws ConfigError naming every bad variable */
@@ -34,6 +37,7 @@ export function readConfig(variables: Variables): EdgeConfig {
       metricsPort: env.port('SLUICE_EDGE_METRICS_PORT', 9464),
       orderAddress: env.addresses('SLUICE_ORDER_ADDRESS', ['127.0.0.1:50051']),
       stockAddress: env.addresses('SLUICE_STOCK_ADDRESS', ['127.0.0.1:50052']),
+      paymentAddress: env.addresses('SLUICE_PAYMENT_ADDRESS', ['127.0.0.1:50053']),
       tokenSecret: env.secret('SLUICE_TOKEN_SECRET', demo),
       demo,
       trustedProxies: cidrs('SLUICE_TRUSTED_PROXIES', env.list('SLUICE_TRUSTED_PROXIES', [])),
@@ -46,6 +50,7 @@ export function readConfig(variables: Variables): EdgeConfig {
         min: 1,
         max: 1_000_000,
       }),
+      streamsMax: env.integer('SLUICE_EDGE_STREAMS', 5_000, { min: 1, max: 100_000 }),
     };
   });
 }

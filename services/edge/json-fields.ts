@@ -113,11 +113,13 @@ export class JsonFields {
     return this.#refuse(name, rule, undefined);
   }
 
-  money(name: string): Money | undefined {
+  /** @param minorUnits the bounds of the amount; by default those of its type */
+  money(name: string, minorUnits?: Bounds<bigint>): Money | undefined {
     const value = this.#get(name);
     if (value === undefined) return undefined;
     const money = new JsonFields(value, moneyNames, this.#violations, this.#pathOf(name));
-    return { currencyCode: money.string('currencyCode'), minorUnits: money.int64('minorUnits') };
+    const currencyCode = money.string('currencyCode');
+    return { currencyCode, minorUnits: money.int64('minorUnits', minorUnits) };
   }
 
   /** The elements of a list, each with its path; a list outside the bounds is a fault and reads as empty. */

@@ -23,7 +23,8 @@ export function orderJson(order: Order): string {
     `"items":[${items}],"total":${moneyJson(order.total)}${timestampField('createTime', order.createTime)}` +
     `${timestampField('expireTime', order.expireTime)},"closeReason":"${closeReasonName(order.closeReason)}",` +
     `"requestId":${JSON.stringify(order.requestId)},"version":${order.version}` +
-    `${timestampField('updateTime', order.updateTime)},"paymentId":"${order.paymentId}"}`
+    `${timestampField('updateTime', order.updateTime)},"paymentId":"${order.paymentId}",` +
+    `"refunded":${moneyJson(order.refunded)}}`
   );
 }
 

@@ -59,6 +59,7 @@ test('an order answers 201 with its location and every field, int64s as strings'
     version: 1,
     updateTime: '2027-01-02T03:04:05.678Z',
     paymentId: '0',
+    refunded: null,
   });
 });
 

@@ -15,6 +15,7 @@ import { toRefusalMessage } from '../../services/runtime/refusal-status.ts';
 import { Refusal } from '../../services/runtime/refusals.ts';
 import { createTokens } from '../../services/runtime/tokens.ts';
 import { eventually } from '../support/eventually.ts';
+import { fakePaymentService } from './fake-payment.ts';
 
 export const tokenSecret = 'a secret for the tests of the edge, long enough';
 export const tokens = createTokens({ secret: tokenSecret });
@@ -27,7 +28,7 @@ export function bearer(userId: bigint, role?: string): { authorization: string }
 
 /**
  * Peers of the edge over real gRPC, which remember what they were asked and answer what a test says.
- * They stand for order and stock where a route is tested; the real ones are in the end-to-end tests.
+ * They stand for order, stock and payment where a route is tested; the real ones are in the end-to-end tests.
  */
 export class Peers {
   /** What every call is refused with, while it is set. */
@@ -108,7 +109,7 @@ export const sku: Sku = {
 
 const log = createLog('test', 'silent');
 
-/** Order and stock as one server on a free port. */
+/** Order, stock and payment as one server on a free port. */
 export async function startPeers(peers: Peers): Promise<{ port: number; stop(): Promise<void> }> {
   const later = async (): Promise<never> => {
     throw new Error('not used by the edge');
@@ -211,7 +212,7 @@ export async function startPeers(peers: Peers): Promise<{ port: number; stop(): 
   return startGrpcServer({
     host: '127.0.0.1',
     port: 0,
-    services: [orderService, stockService, adminService],
+    services: [orderService, stockService, adminService, fakePaymentService(peers)],
     tokens,
     log,
     inFlightMax: 1_000,
@@ -236,6 +237,7 @@ export async function startEdge(
     SLUICE_EDGE_DRAIN_MS: '0',
     SLUICE_ORDER_ADDRESS: `127.0.0.1:${peersPort}`,
     SLUICE_STOCK_ADDRESS: `127.0.0.1:${peersPort}`,
+    SLUICE_PAYMENT_ADDRESS: `127.0.0.1:${peersPort}`,
     SLUICE_TOKEN_SECRET: tokenSecret,
     ...variables,
   });

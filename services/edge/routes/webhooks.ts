@@ -1,0 +1,69 @@
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { Refusal } from '../../runtime/refusals.ts';
+import { jsonContentType } from '../http-server.ts';
+import type { PaymentGateway } from '../payment-gateway.ts';
+import { webhookHeaders } from '../webhook-headers.ts';
+
+const bodyBytesMax = 256 * 1_024;
+/** Bounds the memory of bodies under way to 128 MiB; one more is answered 503 and comes again. */
+const inFlightMax = 512;
+/** Names that payment could know; anything else is not worth a call. */
+const providerPattern = /^[a-z][a-z0-9-]{0,31}$/;
+
+const noBody = Buffer.alloc(0);
+const answers = { true: '{"duplicate":true}', false: '{"duplicate":false}' } as const;
+
+type Done = (error?: Error) => void;
+
+/**
+ * Takes in the webhooks of payment providers. There is no token: the signature over the very bytes of
+ * the body is the proof, and payment checks it. Anything but 200 makes the provider send it again.
+ */
+export function addWebhookRoute(
+  app: FastifyInstance,
+  { payments }: { payments: Pick<PaymentGateway, 'webhook'> },
+): void {
+  const countedIn = new WeakSet<FastifyRequest>();
+  let inFlight = 0;
+
+  const onRequest = (request: FastifyRequest, _reply: FastifyReply, done: Done): void => {
+    if (inFlight >= inFlightMax) {
+      done(new Refusal('OVERLOADED'));
+      return;
+    }
+    inFlight += 1;
+    countedIn.add(request);
+    // Fastify refuses a content type that is none; what payment gets comes from the raw headers.
+    delete request.raw.headers['content-type'];
+    done();
+  };
+  const onResponse = (request: FastifyRequest, _reply: FastifyReply, done: Done): void => {
+    if (countedIn.delete(request)) inFlight -= 1;
+    done();
+  };
+
+  // A scope of its own, because its bodies are never parsed, whatever their type.
+  app.register(async (scope) => {
+    scope.removeAllContentTypeParsers();
+    scope.addContentTypeParser('*', { parseAs: 'buffer' }, (_request, body, done) =>
+      done(null, body),
+    );
+    const options = {
+      bodyLimit: bodyBytesMax,
+      onRequest,
+      onResponse,
+      config: { ownDeadline: true },
+    };
+    scope.post('/v1/webhooks/:provider', options, async (request, reply) => {
+      const { provider } = request.params as { provider: string };
+      if (!providerPattern.test(provider)) {
+        throw new Refusal('NOT_FOUND', 'There is no such provider');
+      }
+      const headers = webhookHeaders(request.raw.rawHeaders);
+      const body = (request.body as Buffer | undefined) ?? noBody;
+      const duplicate = await payments.webhook({ provider, body, headers });
+      reply.type(jsonContentType);
+      return answers[`${duplicate}`];
+    });
+  });
+}
