@@ -23,22 +23,21 @@ export function addWebhookRoute(
   app: FastifyInstance,
   { payments }: { payments: Pick<PaymentGateway, 'webhook'> },
 ): void {
-  const countedIn = new WeakSet<FastifyRequest>();
   let inFlight = 0;
+  const leave = (): void => {
+    inFlight -= 1;
+  };
 
-  const onRequest = (request: FastifyRequest, _reply: FastifyReply, done: Done): void => {
+  const onRequest = (request: FastifyRequest, reply: FastifyReply, done: Done): void => {
     if (inFlight >= inFlightMax) {
       done(new Refusal('OVERLOADED'));
       return;
     }
     inFlight += 1;
-    countedIn.add(request);
+    // Not onResponse, which a sender that goes away before its answer never comes to.
+    reply.raw.once('close', leave);
     // Fastify refuses a content type that is none; what payment gets comes from the raw headers.
     delete request.raw.headers['content-type'];
-    done();
-  };
-  const onResponse = (request: FastifyRequest, _reply: FastifyReply, done: Done): void => {
-    if (countedIn.delete(request)) inFlight -= 1;
     done();
   };
 
@@ -51,7 +50,6 @@ export function addWebhookRoute(
     const options = {
       bodyLimit: bodyBytesMax,
       onRequest,
-      onResponse,
       config: { ownDeadline: true },
     };
     scope.post('/v1/webhooks/:provider', options, async (request, reply) => {
