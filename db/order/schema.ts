@@ -45,7 +45,7 @@ export const ordersTable = (suffix: string) =>
     (table) => [
       uniqueIndex('user_request').on(table.userId, table.requestId),
       index('user_orders').on(table.userId, table.orderId),
-      index('due').on(table.status, table.expireTime),
+      index('due').on(table.status, table.paymentBegun, table.expireTime),
     ],
   );
 

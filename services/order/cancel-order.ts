@@ -1,100 +1,101 @@
-import type { ResultSetHeader } from 'mysql2/promise';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { Order } from '../../gen/sluice/order/v1/order.ts';
+import { OrderStatus } from '../../gen/sluice/order/v1/order.ts';
 import type { Deadline } from '../runtime/deadline.ts';
-import type { PoolConnection } from '../runtime/mysql.ts';
 import { Refusal } from '../runtime/refusals.ts';
-import { findOrder, type OrderName } from './find-order.ts';
-import { decideTransition, statusName, type Transition } from './order.ts';
-import { StaleSlotMap } from './order-database.ts';
-import type { OrderReader } from './order-reader.ts';
-import { eventOf, insertOutboxRow, timeLiteral } from './order-rows.ts';
-import type { OrderShards } from './order-shards.ts';
+import type { ChangedOrder, ChangeOrder } from './change-order.ts';
+import type { OrderName } from './find-order.ts';
+import { statusName } from './order.ts';
+import { decideCancel, stepOf } from './order-changes.ts';
+import type { PaymentGateway } from './payment-gateway.ts';
 
 export interface CancelOrderOptions {
-  readonly shards: OrderShards;
-  readonly reader: OrderReader;
-  /** Called with a database's number after a commit that left an outbox row. */
-  readonly onCommit: (database: number) => void;
+  readonly changeOrder: ChangeOrder;
+  readonly payment: Pick<PaymentGateway, 'closePayment' | 'refundOrder'>;
 }
 
 /**
- * Cancels an order for its buyer; an order that is cancelled already is answered unchanged.
+ * Closes an order for its buyer. One that is not paid is CANCELLED, after its session with the
+ * provider was voided if there may be one; a paid one goes to REFUNDING once payment has the refund
+ * on record. An order that is closed already, or is being refunded, is answered unchanged.
  *
- * @throws Refusal NOT_FOUND, ILLEGAL_TRANSITION (it is paid), OUTCOME_UNKNOWN, DEPENDENCY_DOWN
+ * @throws Refusal NOT_FOUND, ILLEGAL_TRANSITION, OUTCOME_UNKNOWN, OVERLOADED, DEPENDENCY_DOWN
  */
 export type CancelOrder = (name: OrderName, deadline: Deadline) => Promise<Order>;
 
-/** Losing to others this often in a row means that the order's state keeps changing. */
-const attemptsMax = 5;
+type CancelEffect = ReturnType<typeof decideCancel>;
 
-export function createCancelOrder(options: CancelOrderOptions): CancelOrder {
+/** A payment that just succeeded is on its way from payment to order, or back, for so long. */
+const settlePausesMs = [20, 50, 100, 200, 400, 400, 400, 400, 400, 400, 400, 400] as const;
+const answerMsMin = 50;
+
+export function createCancelOrder({ changeOrder, payment }: CancelOrderOptions): CancelOrder {
   return async (name, deadline) => {
-    for (let attempt = 0; attempt < attemptsMax; attempt += 1) {
-      const { order } = await findOrder(options.reader, name, deadline);
-      const effect = decideTransition(order.status, 'cancel');
-      if (effect.kind === 'done') return order;
-      if (effect.kind === 'illegal') {
-        const message = `The order is ${statusName(order.status)} and cannot be cancelled`;
-        throw new Refusal('ILLEGAL_TRANSITION', message);
+    let closed: 'CLOSED' | 'PAID' | undefined;
+    for (const pauseMs of settlePausesMs) {
+      const { answer: effect, order } = await cancel(
+        changeOrder,
+        name,
+        closed === 'CLOSED',
+        deadline,
+      );
+      if (effect === 'cancels' || effect === 'unchanged') return order;
+      if (effect === 'voidFirst') {
+        closed ??= await payment.closePayment(order.orderId, deadline);
+        if (closed === 'CLOSED') continue;
+      } else if (await payment.refundOrder(order.orderId, deadline)) {
+        return await beginRefund(changeOrder, name, deadline);
       }
-      const changed = await compareAndSet(options, order, 'cancel', deadline);
-      if (changed !== undefined) return changed;
+      // Order and payment do not agree yet that it is paid: the one will have told the other soon.
+      if (deadline.leftMs() < pauseMs + answerMsMin) break;
+      await sleep(pauseMs);
     }
-    throw new Refusal('OVERLOADED', 'The order kept changing');
+    throw new Refusal('OUTCOME_UNKNOWN', 'A payment of the order is being recorded');
   };
 }
 
-/** Moves an order out of the state that was read. @returns undefined if it has left that state */
-async function compareAndSet(
-  { shards, onCommit }: CancelOrderOptions,
-  order: Order,
-  transition: Transition,
+function cancel(
+  changeOrder: ChangeOrder,
+  { orderId, userId }: OrderName,
+  voided: boolean,
   deadline: Deadline,
-): Promise<Order | undefined> {
-  const { database, table } = shards.placeOfOrder(order.orderId);
-  try {
-    const changed = await database.inTurn(
-      () =>
-        database.transaction({ deadline, mapVersion: shards.version }, (connection, now) =>
-          move(connection, table, order, transition, now),
-        ),
-      deadline,
-    );
-    if (changed !== undefined) onCommit(database.index);
-    return changed;
-  } catch (error) {
-    if (!(error instanceof StaleSlotMap)) throw error;
-    await shards.refresh(database.index, deadline);
-    return undefined;
-  }
+): Promise<ChangedOrder<CancelEffect>> {
+  return changeOrder(
+    {
+      name: 'cancel',
+      orderId,
+      userId,
+      decide(current) {
+        const effect = decideCancel(current, { voided });
+        const { status } = current.order;
+        if (effect === 'illegal') {
+          const message = `The order is ${statusName(status)} and cannot be cancelled`;
+          throw new Refusal('ILLEGAL_TRANSITION', message);
+        }
+        return { steps: effect === 'cancels' ? [stepOf('cancel', status)] : [], answer: effect };
+      },
+    },
+    deadline,
+  );
 }
 
-/** The state, its history and its event change in one transaction, or none of them does. */
-async function move(
-  connection: PoolConnection,
-  table: string,
-  order: Order,
-  transition: Transition,
-  now: Date,
-): Promise<Order | undefined> {
-  const effect = decideTransition(order.status, transition);
-  if (effect.kind !== 'moves') return undefined;
-  const version = order.version + 1;
-  const [updated] = await connection.query<ResultSetHeader>(
-    `UPDATE orders_${table}
-     SET status = ?, close_reason = ?, version = ?, update_time = ${timeLiteral(now)}
-     WHERE order_id = ? AND status = ? AND version = ?`,
-    [effect.to, effect.closeReason, version, order.orderId, order.status, order.version],
+/** Payment may have begun, or finished, meanwhile; then the order is answered as it is. */
+async function beginRefund(
+  changeOrder: ChangeOrder,
+  { orderId, userId }: OrderName,
+  deadline: Deadline,
+): Promise<Order> {
+  const { order } = await changeOrder(
+    {
+      name: 'begin_refund',
+      orderId,
+      userId,
+      decide({ order: { status } }) {
+        const paid = status === OrderStatus.ORDER_STATUS_PAID;
+        return { steps: paid ? [stepOf('beginRefund', status)] : [], answer: undefined };
+      },
+    },
+    deadline,
   );
-  if (updated.affectedRows !== 1) return undefined;
-  await connection.query(
-    `INSERT INTO order_history_${table}
-       (order_id, version, from_status, to_status, close_reason, create_time)
-     VALUES (?, ?, ?, ?, ?, ${timeLiteral(now)})`,
-    [order.orderId, version, order.status, effect.to, effect.closeReason],
-  );
-  const { to: status, closeReason } = effect;
-  const changed: Order = { ...order, status, closeReason, version, updateTime: now };
-  await insertOutboxRow(connection, [eventOf(changed)]);
-  return changed;
+  return order;
 }

@@ -10,6 +10,12 @@ export interface OrderMetrics {
   readonly created: (status: CreateStatus, seconds: number) => void;
   readonly hops: BatcherMetrics;
   readonly breakerState: import('prom-client').Gauge<'name'>;
+  /** Orders closed because their time was over. */
+  readonly expired: import('prom-client').Counter;
+  /** Age of the oldest order whose time is over, in seconds. */
+  readonly expiryLagSeconds: import('prom-client').Gauge<'database'>;
+  readonly overdue: import('prom-client').Gauge<'database' | 'begun'>;
+  readonly watchers: import('prom-client').Gauge;
   readonly outboxRows: import('prom-client').Gauge<'database'>;
   readonly outboxAgeSeconds: import('prom-client').Gauge<'database'>;
 }
@@ -42,6 +48,18 @@ export function createOrderMetrics(metrics: Metrics): OrderMetrics {
       'Circuit breakers: 0 closed, 1 half-open, 2 open',
       ['name'],
     ),
+    expired: metrics.counter('order_expired_total', 'Orders closed because their time was over'),
+    expiryLagSeconds: metrics.gauge(
+      'order_expiry_lag_seconds',
+      'How long the time of the oldest unpaid order is over',
+      ['database'],
+    ),
+    overdue: metrics.gauge(
+      'order_overdue',
+      'Unpaid orders whose time is over, counted up to a bound; begun: their payment has begun',
+      ['database', 'begun'],
+    ),
+    watchers: metrics.gauge('order_watchers', 'Streams of WatchOrder that are open'),
     outboxRows: metrics.gauge('outbox_rows', 'Rows waiting for publication', ['database']),
     outboxAgeSeconds: metrics.gauge('outbox_age_seconds', 'Age of the oldest row that waits', [
       'database',

@@ -18,11 +18,13 @@ export interface StoredOrder {
   readonly order: Order;
   /** Hexadecimal; empty in a fence. */
   readonly fingerprintHex: string;
+  /** Whether a session with the payment provider may be open. */
+  readonly paymentBegun: boolean;
 }
 
 export const orderColumns =
   'order_id, user_id, request_id, fingerprint, status, close_reason, version, total_minor, currency, ' +
-  'payment_id, refunded_minor, create_time, expire_time, update_time';
+  'payment_id, payment_begun, refunded_minor, create_time, expire_time, update_time';
 
 /** A DATETIME(3) literal of a moment, in UTC as all columns are. */
 export function timeLiteral(time: Date): string {
@@ -61,6 +63,7 @@ export function toStoredOrder(row: RowDataPacket, itemRows: readonly RowDataPack
       refunded: refundedMinor > 0n ? { currencyCode, minorUnits: refundedMinor } : undefined,
     },
     fingerprintHex: row.fingerprint === null ? '' : (row.fingerprint as Buffer).toString('hex'),
+    paymentBegun: row.payment_begun !== 0,
   };
 }
 

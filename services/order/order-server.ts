@@ -1,4 +1,3 @@
-import { ServerError, Status } from 'nice-grpc';
 import {
   type CreateOrderRequest,
   type CreateOrderResult,
@@ -13,6 +12,7 @@ import { type ServerService, service } from '../runtime/grpc-server.ts';
 import type { Log } from '../runtime/log.ts';
 import { toRefusalMessage } from '../runtime/refusal-status.ts';
 import { invalidRequest, Refusal } from '../runtime/refusals.ts';
+import type { BeginPayment } from './begin-payment.ts';
 import type { CancelOrder } from './cancel-order.ts';
 import { findOrder, readOrderHistory } from './find-order.ts';
 import { decodePageToken, listOrders, pageSizeDefault, pageSizeMax } from './list-orders.ts';
@@ -22,7 +22,10 @@ import type { OrderReader } from './order-reader.ts';
 import type { OrderShards } from './order-shards.ts';
 import type { OutboxGuard } from './outbox-guard.ts';
 import type { PlacedOrder, PlaceOrder } from './place-order.ts';
+import type { RecordPayment } from './record-payment.ts';
+import type { RecordRefund } from './record-refund.ts';
 import { resolveOrders } from './resolve-orders.ts';
+import type { WatchOrder } from './watch-orders.ts';
 
 /** Orders in one BatchCreateOrders at most. */
 export const batchMax = 500;
@@ -34,6 +37,10 @@ export interface OrderServerOptions {
   readonly reader: OrderReader;
   readonly placeOrder: PlaceOrder;
   readonly cancelOrder: CancelOrder;
+  readonly beginPayment: BeginPayment;
+  readonly recordPayment: RecordPayment;
+  readonly recordRefund: RecordRefund;
+  readonly watchOrder: WatchOrder;
   readonly outbox: Pick<OutboxGuard, 'check'>;
   readonly metrics: Pick<OrderMetrics, 'created'>;
   readonly log: Log;
@@ -41,7 +48,8 @@ export interface OrderServerOptions {
 
 /** Turns calls into use cases: checks what came in, and answers what came of it. */
 export function createOrderService(options: OrderServerOptions): ServerService {
-  const { shards, reader, cancelOrder } = options;
+  const { shards, reader, cancelOrder, beginPayment, recordPayment, recordRefund } = options;
+  const { watchOrder } = options;
   const implementation: OrderServiceImplementation<DeadlineContext> = {
     async createOrder(request, { deadline }) {
       const placed = await createOne(options, request, deadline);
@@ -89,18 +97,25 @@ export function createOrderService(options: OrderServerOptions): ServerService {
       return { resolutions: await resolveOrders(shards, orderIds, deadline) };
     },
 
-    // biome-ignore lint/correctness/useYield: a stream that ends with its status before any message
-    async *watchOrder() {
-      throw notYet('WatchOrder');
+    async *watchOrder({ orderId, userId }, { deadline, signal }) {
+      requireName(orderId, userId);
+      for await (const order of watchOrder({ orderId, userId }, deadline, signal)) yield { order };
     },
-    async beginPayment() {
-      throw notYet('BeginPayment');
+
+    async beginPayment({ orderId, userId }, { deadline }) {
+      requireName(orderId, userId);
+      if (userId === 0n) throw invalidId('user_id');
+      return await beginPayment({ orderId, userId }, deadline);
     },
-    async recordPayment() {
-      throw notYet('RecordPayment');
+
+    async recordPayment(request, { deadline }) {
+      requirePayment(request);
+      return { record: await recordPayment(request, deadline) };
     },
-    async recordRefund() {
-      throw notYet('RecordRefund');
+
+    async recordRefund(request, { deadline }) {
+      requirePayment(request);
+      return { order: await recordRefund(request, deadline) };
     },
   };
   return service(encodeWhole(OrderServiceDefinition, ['batchCreateOrders']), implementation);
@@ -159,6 +174,11 @@ function requireName(orderId: bigint, userId: bigint): void {
   if (userId < 0n) throw invalidId('user_id');
 }
 
+function requirePayment({ orderId, paymentId }: { orderId: bigint; paymentId: bigint }): void {
+  if (orderId <= 0n) throw invalidId('order_id');
+  if (paymentId <= 0n) throw invalidId('payment_id');
+}
+
 function invalidId(field: string): Refusal {
   return invalidRequest([{ field, description: 'Send a positive id.' }]);
 }
@@ -175,11 +195,4 @@ function requirePage(userId: bigint, pageSize: number, pageToken: string): bigin
   if (before !== undefined) return before;
   const description = 'Send the next_page_token of a page of this user, unchanged.';
   throw invalidRequest([{ field: 'page_token', description }]);
-}
-
-function notYet(method: string): ServerError {
-  return new ServerError(
-    Status.UNIMPLEMENTED,
-    `${method} is not offered yet: it comes with the payment service`,
-  );
 }

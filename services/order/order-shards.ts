@@ -35,6 +35,15 @@ export class OrderShards {
     return this.#tableOfSlot[slot] as number;
   }
 
+  /** The suffixes of the tables of a database that slots live in, ascending. */
+  tablesOf(index: number): string[] {
+    const tables = new Set<number>();
+    for (const [slot, database] of this.#databaseOfSlot.entries()) {
+      if (this.#version > 0 && database === index) tables.add(this.tableOf(slot));
+    }
+    return [...tables].sort((a, b) => a - b).map(tableSuffix);
+  }
+
   /** Where one slot's orders are. */
   place(slot: number): { database: OrderDatabase; table: string } {
     return {

@@ -42,6 +42,16 @@ export function decideTransition(status: OrderStatus, transition: Transition): T
   return status === to ? { kind: 'done' } : { kind: 'illegal' };
 }
 
+/** Whether nothing can change an order any more. */
+export function isFinal(status: OrderStatus): boolean {
+  return (
+    status === cancelled ||
+    status === OrderStatus.ORDER_STATUS_REFUNDED ||
+    status === OrderStatus.ORDER_STATUS_REJECTED ||
+    isHidden(status)
+  );
+}
+
 /** Fences are not orders: no read shows them. */
 export function isHidden(status: OrderStatus): boolean {
   return status === OrderStatus.ORDER_STATUS_ABORTED;

@@ -1,5 +1,6 @@
 import { type Connection, createConnection, type RowDataPacket } from 'mysql2/promise';
 import { migrateAll } from '../../db/migrate.ts';
+import { OrderEvent } from '../../gen/sluice/event/v1/order_event.ts';
 import {
   type CreateOrderRequest,
   OrderServiceDefinition,
@@ -12,6 +13,7 @@ import { createGrpcClient } from '../../services/runtime/grpc-client.ts';
 import { createLog } from '../../services/runtime/log.ts';
 import { eventually } from '../support/eventually.ts';
 import { mysqlUrl, uniquePrefix } from '../support/servers.ts';
+import { type FakePayment, startFakePayment } from './fake-payment.ts';
 import { type FakeStock, startFakeStock } from './fake-stock.ts';
 
 const policy = { deadlineMs: 20_000, breaker: 'test' };
@@ -23,13 +25,15 @@ const callTable = {
   getOrderHistory: policy,
   cancelOrder: policy,
   resolveOrders: policy,
+  beginPayment: policy,
   recordPayment: policy,
   recordRefund: policy,
 } as const;
 
-/** Databases of a test file's own, with the fake stock; order processes are started against them. */
+/** Databases of a test file's own, with the fakes of stock and payment; order processes are started against them. */
 export interface OrderBench {
   readonly stock: FakeStock;
+  readonly payment: FakePayment;
   readonly prefix: string;
   /** Everything that the processes' relays have published. */
   readonly published: EventMessage[];
@@ -38,6 +42,8 @@ export interface OrderBench {
   sql<Row extends RowDataPacket>(database: number, statement: string): Promise<Row[]>;
   /** Rows of all `orders_…` tables that a condition selects, with their place. */
   orderRows(where: string): Promise<RowDataPacket[]>;
+  /** The published events of an order, in the order of their publication. */
+  eventsOf(orderId: bigint): OrderEvent[];
   /** Stops all processes and drops the databases. */
   stop(): Promise<void>;
 }
@@ -57,6 +63,7 @@ export async function startOrderBench(
   await migrateAll({ mysqlUrls: [mysqlUrl], databasePrefix: prefix, orderShards });
   const admin = await createConnection({ uri: mysqlUrl, timezone: 'Z' });
   const stock = await startFakeStock();
+  const payment = await startFakePayment();
   const running = new Set<OrderProcess>();
   const published: EventMessage[] = [];
   const publisher: EventPublisher = {
@@ -84,6 +91,7 @@ export async function startOrderBench(
 
   return {
     stock,
+    payment,
     prefix,
     published,
     sql,
@@ -94,6 +102,7 @@ export async function startOrderBench(
         databasePrefix: prefix,
         shards: orderShards,
         stockAddresses: [stock.address],
+        paymentAddresses: [payment.address],
         topicPrefix: prefix,
         logLevel: 'silent',
         ...settings,
@@ -125,9 +134,13 @@ export async function startOrderBench(
       }
       return found;
     },
+    eventsOf(orderId) {
+      const mine = published.filter(({ key }) => key === String(orderId));
+      return mine.map(({ value }) => OrderEvent.decode(value));
+    },
     async stop() {
       for (const process of [...running]) await process.stop();
-      await stock.stop();
+      await Promise.all([stock.stop(), payment.stop()]);
       await admin.query(`DROP DATABASE IF EXISTS ${prefix}_stock`);
       for (let database = 0; database < orderShards.databases; database += 1) {
         await admin.query(`DROP DATABASE IF EXISTS ${prefix}_order_${database}`);

@@ -4,4 +4,4 @@
 ALTER TABLE orders_{{table}}
   ADD COLUMN payment_begun TINYINT NOT NULL DEFAULT 0,
   ADD COLUMN refunded_minor BIGINT NOT NULL DEFAULT 0,
-  ADD KEY due (status, expire_time);
+  ADD KEY due (status, payment_begun, expire_time);

@@ -1,0 +1,70 @@
+import {
+  CloseResult,
+  PaymentServiceDefinition,
+} from '../../gen/sluice/payment/v1/payment_service.ts';
+import type { Deadline } from '../runtime/deadline.ts';
+import { failpoints } from '../runtime/failpoints.ts';
+import { createGrpcClient } from '../runtime/grpc-client.ts';
+import type { Log } from '../runtime/log.ts';
+import { Refusal } from '../runtime/refusals.ts';
+
+/** The order service's way to payment. */
+export interface PaymentGateway {
+  /**
+   * Voids the sessions of an order. CLOSED: none can be paid any more. PAID: one was paid, and the
+   * order will be told. @throws Refusal; asking again does no harm
+   */
+  closePayment(orderId: bigint, deadline: Deadline): Promise<'CLOSED' | 'PAID'>;
+  /**
+   * Has payment give back what is left of the payment that paid an order; durable once answered.
+   *
+   * @returns false if payment does not know yet that the order was paid
+   * @throws Refusal; asking again does no harm
+   */
+  refundOrder(orderId: bigint, deadline: Deadline): Promise<boolean>;
+  close(): void;
+}
+
+export interface PaymentGatewayOptions {
+  readonly addresses: readonly string[];
+  readonly log: Log;
+  readonly breakerState?: import('prom-client').Gauge<'name'>;
+}
+
+const callTable = {
+  closePayment: { deadlineMs: 5_000, retry: true, breaker: 'payment.close' },
+  refundOrder: { deadlineMs: 3_000, retry: true, breaker: 'payment.refund' },
+} as const;
+
+/** Connects when payment is there; nothing but these two calls needs it. */
+export function connectPayment(options: PaymentGatewayOptions): PaymentGateway {
+  const { addresses, log, breakerState } = options;
+  const payment = createGrpcClient(PaymentServiceDefinition, {
+    addresses,
+    callTable,
+    log,
+    ...(breakerState ? { breakerState } : {}),
+  });
+  return {
+    async closePayment(orderId, deadline) {
+      if (failpoints.on) await failpoints.hit('order.before_close_payment', { orderId });
+      const { result } = await payment.client.closePayment({ orderId }, { deadline });
+      if (failpoints.on) await failpoints.hit('order.after_close_payment', { orderId });
+      if (result === CloseResult.CLOSE_RESULT_CLOSED) return 'CLOSED';
+      if (result === CloseResult.CLOSE_RESULT_PAID) return 'PAID';
+      throw new Refusal('OUTCOME_UNKNOWN', `Payment answered ${result} to a close`);
+    },
+    async refundOrder(orderId, deadline) {
+      if (failpoints.on) await failpoints.hit('order.before_refund_order', { orderId });
+      try {
+        await payment.client.refundOrder({ orderId }, { deadline });
+      } catch (error) {
+        if (error instanceof Refusal && error.reason === 'NOT_FOUND') return false;
+        throw error;
+      }
+      if (failpoints.on) await failpoints.hit('order.after_refund_order', { orderId });
+      return true;
+    },
+    close: () => payment.close(),
+  };
+}
