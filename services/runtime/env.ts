@@ -122,6 +122,7 @@ export class EnvReader {
   secret(name: string, demo: boolean): string {
     return this.#checkSecret(name, this.#get(name), demo);
   }
+
   /** `<databases>x<tables>`, such as 2x8; together they are at most the 1,024 slots. */
   shards(name: string, fallback: string): { databases: number; tables: number } {
     const text = this.#get(name) ?? fallback;
