@@ -44,6 +44,13 @@ export class EnvReader {
     return this.#get(name) ?? fallback;
   }
 
+  /** A text of a certain form; `rule` says which, for a person. */
+  matching(name: string, form: RegExp, rule: string, fallback: string): string {
+    const text = this.#get(name);
+    if (text === undefined || form.test(text)) return text ?? fallback;
+    return this.#bad(name, text, rule, fallback);
+  }
+
   integer(
     name: string,
     fallback: number,

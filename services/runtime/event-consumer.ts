@@ -1,8 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { EachBatchPayload, KafkaMessage } from 'kafkajs';
+import { type ConsumerMetrics, startConsumerLag } from './consumer-lag.ts';
+import { buryMessage, isMeantFor } from './dead-letters.ts';
 import { Deadline } from './deadline.ts';
 import type { EventPublisher } from './event-publisher.ts';
-import { createKafka, deadLetterTopic } from './kafka.ts';
+import { FailpointError, failpoints } from './failpoints.ts';
+import { createKafka } from './kafka.ts';
 import type { Log } from './log.ts';
 import { mysqlErrno } from './mysql.ts';
 import { Refusal } from './refusals.ts';
@@ -15,6 +18,9 @@ const fetchWaitMs = 250;
 const retryFirstMs = 100;
 const retryLastMs = 5_000;
 const startRetryMs = 2_000;
+const handleMs = 10_000;
+const sessionMs = 15_000;
+const heartbeatMs = 2_000;
 
 export interface EventConsumerOptions<Event> {
   readonly groupId: string;
@@ -31,11 +37,15 @@ export interface EventConsumerOptions<Event> {
   readonly handle: (events: Event[], deadline: Deadline) => Promise<void>;
   /** Publishes dead letters. */
   readonly publisher: EventPublisher;
+  /** Where its lag, and how many dead letters it wrote, is counted. */
+  readonly metrics?: ConsumerMetrics;
 }
 
 export interface EventConsumer {
   /** Whether the group has assigned partitions to this consumer. */
   joined(): boolean;
+  /** Whether Kafka answered lately. */
+  connected(): boolean;
   stop(): Promise<void>;
 }
 
@@ -50,19 +60,26 @@ export async function startEventConsumer<Event>(
   const kafka = createKafka(groupId, brokers, log);
   const consumer = kafka.consumer({
     groupId,
-    sessionTimeout: 15_000,
+    sessionTimeout: sessionMs,
     rebalanceTimeout: 10_000,
-    heartbeatInterval: 2_000,
+    heartbeatInterval: heartbeatMs,
     allowAutoTopicCreation: false,
     minBytes: fetchBytesMin,
     maxWaitTimeInMs: fetchWaitMs,
     retry: { retries: Number.MAX_SAFE_INTEGER, maxRetryTime: 5_000 },
   });
   let joined = false;
+  let answeredAtMs = Number.NEGATIVE_INFINITY;
+  const answered = (): void => {
+    answeredAtMs = performance.now();
+  };
   const stopping = new AbortController();
   consumer.on('consumer.group_join', () => {
     joined = true;
+    answered();
   });
+  consumer.on('consumer.heartbeat', answered);
+  consumer.on('consumer.fetch', answered);
   consumer.on('consumer.crash', ({ payload }) => {
     joined = false;
     log.error({ err: payload.error, restart: payload.restart, groupId }, 'consumer crashed');
@@ -90,10 +107,13 @@ export async function startEventConsumer<Event>(
       }
     }
   })();
+  const lag = options.metrics && startConsumerLag({ ...options, gauge: options.metrics.lag });
   return {
     joined: () => joined,
+    connected: () => joined && performance.now() - answeredAtMs < sessionMs,
     async stop() {
       stopping.abort();
+      await lag?.stop();
       await consumer.disconnect();
       await started;
     },
@@ -105,16 +125,23 @@ async function consume<Event>(
   payload: EachBatchPayload,
   stopping: AbortSignal,
 ): Promise<void> {
-  const { batch, resolveOffset, heartbeat, isRunning, isStale, commitOffsetsIfNecessary } = payload;
-  for (let from = 0; from < batch.messages.length; from += handleMax) {
-    if (!isRunning() || isStale() || stopping.aborted) return;
-    const messages = batch.messages.slice(from, from + handleMax);
-    const readable = await decodeAll(options, messages, batch.partition);
-    const done = await handleUntilDone(options, readable, batch.partition, payload, stopping);
-    if (!done) return;
-    resolveOffset((messages.at(-1) as KafkaMessage).offset);
-    await commitOffsetsIfNecessary();
-    await heartbeat();
+  const { batch, resolveOffset, heartbeat, isRunning, isStale } = payload;
+  // A handler that waits for its database must not lose its partitions meanwhile; what a heartbeat
+  // has to say (the group rebalances) the awaited one below hears too.
+  const beating = setInterval(() => void heartbeat().catch(() => undefined), heartbeatMs);
+  try {
+    for (let from = 0; from < batch.messages.length; from += handleMax) {
+      if (!isRunning() || isStale() || stopping.aborted) return;
+      const messages = batch.messages.slice(from, from + handleMax);
+      const readable = await decodeAll(options, messages, batch.partition);
+      const done = await handleUntilDone(options, readable, payload, stopping);
+      if (!done) return;
+      await hit('consumer.after_handle', options, batch.partition);
+      resolveOffset((messages.at(-1) as KafkaMessage).offset);
+      await heartbeat();
+    }
+  } finally {
+    clearInterval(beating);
   }
 }
 
@@ -123,6 +150,7 @@ interface Readable<Event> {
   readonly event: Event;
 }
 
+/** Reads the messages that are meant for this group; a replayed letter is meant for one alone. */
 async function decodeAll<Event>(
   options: EventConsumerOptions<Event>,
   messages: readonly KafkaMessage[],
@@ -130,10 +158,11 @@ async function decodeAll<Event>(
 ): Promise<Readable<Event>[]> {
   const readable: Readable<Event>[] = [];
   for (const message of messages) {
+    if (!isMeantFor(message, options.groupId)) continue;
     try {
       readable.push({ message, event: options.decode(message.value ?? new Uint8Array()) });
     } catch (error) {
-      await bury(options, message, partition, error);
+      await buryMessage(options, message, partition, error);
     }
   }
   return readable;
@@ -143,8 +172,7 @@ async function decodeAll<Event>(
 async function handleUntilDone<Event>(
   options: EventConsumerOptions<Event>,
   readable: readonly Readable<Event>[],
-  partition: number,
-  { heartbeat, isRunning, isStale }: EachBatchPayload,
+  { batch: { partition }, heartbeat, isRunning, isStale }: EachBatchPayload,
   stopping: AbortSignal,
 ): Promise<boolean> {
   let left = readable;
@@ -152,20 +180,20 @@ async function handleUntilDone<Event>(
   for (let waitMs = retryFirstMs; left.length > 0; ) {
     if (!isRunning() || isStale() || stopping.aborted) return false;
     const part = alone ? left.slice(0, 1) : left;
+    await hit('consumer.before_handle', options, partition);
     try {
-      await options.handle(
-        part.map(({ event }) => event),
-        Deadline.after(10_000),
-      );
+      const events = part.map(({ event }) => event);
+      await options.handle(events, Deadline.after(handleMs));
       left = left.slice(part.length);
       waitMs = retryFirstMs;
     } catch (error) {
       if (isTransient(error)) {
-        options.log.warn({ err: error, topic: options.topic }, 'events will be handled again');
+        const { topic, groupId } = options;
+        options.log.warn({ err: error, topic, groupId }, 'events will be handled again');
         await sleep(waitMs, undefined, { signal: stopping }).catch(() => undefined);
         waitMs = Math.min(waitMs * 2, retryLastMs);
       } else if (part.length === 1) {
-        await bury(options, (part[0] as Readable<Event>).message, partition, error);
+        await buryMessage(options, (part[0] as Readable<Event>).message, partition, error);
         left = left.slice(1);
       } else {
         alone = true;
@@ -176,24 +204,20 @@ async function handleUntilDone<Event>(
   return true;
 }
 
+/** A lost or crowded database passes; so does what a test breaks on its way. */
 function isTransient(error: unknown): boolean {
-  return error instanceof Refusal || mysqlErrno(error) !== undefined;
+  const errno = mysqlErrno(error);
+  if (errno !== undefined) return !badValueErrnos.has(errno);
+  return error instanceof Refusal || error instanceof FailpointError;
 }
 
-/** Keeps a message that no retry can help, with the reason and where it came from. */
-async function bury<Event>(
-  { topic, groupId, publisher, log }: EventConsumerOptions<Event>,
-  message: KafkaMessage,
+/** The database will never take these values: null, too long, out of range, against a CHECK. */
+const badValueErrnos = new Set([1048, 1264, 1292, 1366, 1406, 1690, 3819, 4025]);
+
+async function hit(
+  name: string,
+  { groupId }: { readonly groupId: string },
   partition: number,
-  error: unknown,
 ): Promise<void> {
-  const reason = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-  log.error({ topic, partition, offset: message.offset, reason }, 'message goes to dead letters');
-  const headers = { reason, group: groupId, topic, partition: String(partition) };
-  const letter = {
-    key: message.key?.toString() ?? '',
-    value: message.value ?? new Uint8Array(),
-    headers: { ...headers, offset: message.offset },
-  };
-  await publisher.publish(deadLetterTopic(topic), [letter], Deadline.after(10_000));
+  if (failpoints.on) await failpoints.hit(name, { group: groupId, partition });
 }

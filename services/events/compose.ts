@@ -1,0 +1,159 @@
+import { setPriority } from 'node:os';
+import { Deadline } from '../runtime/deadline.ts';
+import { ConfigError } from '../runtime/env.ts';
+import { type EventConsumer, startEventConsumer } from '../runtime/event-consumer.ts';
+import { createEventPublisher, type EventPublisher } from '../runtime/event-publisher.ts';
+import { failpoints } from '../runtime/failpoints.ts';
+import { orderEventsTopic } from '../runtime/kafka.ts';
+import { Lifecycle } from '../runtime/lifecycle.ts';
+import { createLog, type Log } from '../runtime/log.ts';
+import { createMetrics } from '../runtime/metrics.ts';
+import { createPool, type Pool, query } from '../runtime/mysql.ts';
+import { startObservabilityServer } from '../runtime/observability-server.ts';
+import type { EventsConfig } from './config.ts';
+import { createConfirmationMails } from './confirmation-mail.ts';
+import { createEventsMetrics, type EventsMetrics } from './events-metrics.ts';
+import { MailQueue } from './mail-queue.ts';
+import { createMailTransport } from './mail-transport.ts';
+import { decodeOrderEvent, type KnownOrderEvent } from './order-event.ts';
+import { type SendMails, startSendMails } from './send-mails.ts';
+import { createUserStatistics } from './user-statistics.ts';
+import { createMysqlWarehouse, createWarehouseFacts, type Warehouse } from './warehouse.ts';
+
+/** What tests replace; everything else is built from the configuration. */
+export interface EventsOverrides {
+  readonly warehouse?: Warehouse;
+  readonly log?: Log;
+}
+
+/** A running events process. */
+export interface RunningEvents {
+  readonly metricsPort: number;
+  /** Whether each consumer has joined its group. */
+  joined(): boolean;
+  readonly lifecycle: Lifecycle;
+  readonly log: Log;
+}
+
+type Handle = (events: KnownOrderEvent[], deadline: Deadline) => Promise<void>;
+
+/** One connection for each partition that a consumer handles at once, and some to spare. */
+const warehouseConnectionsMax = 6;
+const readyMs = 1_000;
+
+/** Builds and starts the events process; what was started is stopped again if a part cannot start. */
+export async function compose(
+  config: EventsConfig,
+  overrides: EventsOverrides = {},
+): Promise<RunningEvents> {
+  const wrong = failpoints.configure(config.failpoints);
+  if (wrong.length > 0) throw new ConfigError([`SLUICE_FAILPOINTS: not understood: ${wrong}`]);
+  // Statistics and mails can wait when buyers want the CPU.
+  if (config.niceness > 0) setPriority(config.niceness);
+  const log = overrides.log ?? createLog('events', config.logLevel);
+  const lifecycle = new Lifecycle(log);
+  try {
+    return await start(config, overrides, log, lifecycle);
+  } catch (error) {
+    await lifecycle.stop();
+    throw error;
+  }
+}
+
+async function start(
+  config: EventsConfig,
+  overrides: EventsOverrides,
+  log: Log,
+  lifecycle: Lifecycle,
+): Promise<RunningEvents> {
+  const registry = createMetrics('events');
+  const metrics = createEventsMetrics(registry);
+  const { databasePrefix, connectionsMax, kafkaBrokers: brokers } = config;
+  const pool = createPool(config.mysqlUrl, {
+    database: `${databasePrefix}_events`,
+    connectionsMax,
+  });
+  lifecycle.add('statistics and mails', () => pool.end());
+  const warehouse = overrides.warehouse ?? openWarehouse(config, lifecycle);
+  const publisher = createEventPublisher({ clientId: 'sluice-events', brokers, log });
+  lifecycle.add('event publisher', () => publisher.close());
+  const mails = startMails(config, pool, metrics, log);
+  lifecycle.add('confirmation mails', () => mails.stop());
+
+  const handles: Record<string, Handle> = {
+    'user-statistics': createUserStatistics(pool),
+    warehouse: createWarehouseFacts(warehouse),
+    'confirmation-mail': createConfirmationMails(pool, () => mails.wake()),
+  };
+  const consumers: EventConsumer[] = [];
+  for (const [name, handle] of Object.entries(handles)) {
+    const consumer = await follow(config, name, handle, { publisher, metrics, log });
+    lifecycle.add(name, () => consumer.stop());
+    consumers.push(consumer);
+  }
+  const observability = await startObservabilityServer({
+    port: config.metricsPort,
+    registry: registry.registry,
+    async ready() {
+      const waitingFor = (await answers(pool)) ? [] : ['mysql'];
+      return consumers.every((each) => each.connected()) ? waitingFor : [...waitingFor, 'kafka'];
+    },
+  });
+  lifecycle.add('observability server', () => observability.stop());
+  const joined = (): boolean => consumers.every((each) => each.joined());
+  return { metricsPort: observability.port, joined, lifecycle, log };
+}
+
+/** One consumer group; without Kafka it goes on trying to join. */
+async function follow(
+  { kafkaBrokers: brokers, topicPrefix }: EventsConfig,
+  name: string,
+  handle: Handle,
+  parts: { publisher: EventPublisher; metrics: EventsMetrics; log: Log },
+): Promise<EventConsumer> {
+  const { publisher, metrics, log } = parts;
+  return await startEventConsumer({
+    ...{ brokers, publisher, log, metrics: metrics.consumers },
+    groupId: `${topicPrefix}${name}`,
+    topic: orderEventsTopic(topicPrefix),
+    decode: decodeOrderEvent,
+    async handle(events, deadline) {
+      await handle(events, deadline);
+      metrics.applied.inc({ consumer: name }, events.length);
+    },
+  });
+}
+
+function openWarehouse(
+  { warehouseUrl, databasePrefix }: EventsConfig,
+  lifecycle: Lifecycle,
+): Warehouse {
+  const pool = createPool(warehouseUrl, {
+    database: `${databasePrefix}_warehouse`,
+    connectionsMax: warehouseConnectionsMax,
+  });
+  lifecycle.add('warehouse', () => pool.end());
+  return createMysqlWarehouse(pool);
+}
+
+function startMails(config: EventsConfig, pool: Pool, metrics: EventsMetrics, log: Log): SendMails {
+  const connectionsMax = config.mailConnectionsMax;
+  return startSendMails({
+    queue: new MailQueue(pool),
+    transport: createMailTransport({ url: config.smtpUrl, connectionsMax }),
+    perSecond: config.mailPerSecond,
+    connectionsMax,
+    from: config.mailFrom,
+    recipient: config.mailRecipient,
+    retryFirstMs: config.mailRetryFirstMs,
+    metrics,
+    log,
+  });
+}
+
+async function answers(pool: Pool): Promise<boolean> {
+  return await query(pool, 'SELECT 1', [], { deadline: Deadline.after(readyMs) }).then(
+    () => true,
+    () => false,
+  );
+}

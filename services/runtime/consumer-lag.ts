@@ -1,0 +1,71 @@
+import type { Admin } from 'kafkajs';
+import type { Counter, Gauge } from 'prom-client';
+import { createKafka } from './kafka.ts';
+import type { Log } from './log.ts';
+import { type Loop, startLoop } from './loop.ts';
+import type { Metrics } from './metrics.ts';
+
+export interface ConsumerMetrics {
+  /** Messages of the topic that the group has not committed yet. */
+  readonly lag: Gauge<'group'>;
+  readonly deadLetters: Counter<'group'>;
+}
+
+export function createConsumerMetrics(metrics: Metrics): ConsumerMetrics {
+  return {
+    lag: metrics.gauge('consumer_lag', 'Messages that the group has not committed yet', ['group']),
+    deadLetters: metrics.counter('dead_letters_total', 'Messages given up, by group', ['group']),
+  };
+}
+
+const lookEveryMs = 5_000;
+
+export interface ConsumerLagOptions {
+  readonly groupId: string;
+  readonly brokers: readonly string[];
+  readonly topic: string;
+  readonly gauge: Gauge<'group'>;
+  readonly log: Log;
+}
+
+/**
+ * Asks Kafka how far a group is behind. The broker's word, not the consumer's: a consumer that is
+ * stuck would go on reporting what it knew when it last fetched.
+ */
+export function startConsumerLag(options: ConsumerLagOptions): Loop {
+  const { groupId, brokers, topic, gauge, log } = options;
+  const admin = createKafka(`${groupId}-lag`, brokers, log).admin();
+  let connected = false;
+  const loop = startLoop({
+    name: `lag of ${groupId}`,
+    intervalMs: lookEveryMs,
+    log,
+    async run() {
+      if (!connected) await admin.connect();
+      connected = true;
+      gauge.set({ group: groupId }, await lagOf(admin, groupId, topic));
+    },
+  });
+  return {
+    wake: loop.wake,
+    async stop() {
+      await loop.stop();
+      await admin.disconnect();
+    },
+  };
+}
+
+async function lagOf(admin: Admin, groupId: string, topic: string): Promise<number> {
+  const [ends, [committed]] = await Promise.all([
+    admin.fetchTopicOffsets(topic),
+    admin.fetchOffsets({ groupId, topics: [topic] }),
+  ]);
+  const reached = new Map(committed?.partitions.map((each) => [each.partition, each.offset]));
+  let lag = 0n;
+  for (const { partition, high, low } of ends) {
+    const offset = BigInt(reached.get(partition) ?? -1);
+    // A group that has committed nothing, or whose place is gone, begins with what is there.
+    lag += BigInt(high) - (offset < BigInt(low) ? BigInt(low) : offset);
+  }
+  return Number(lag);
+}

@@ -1,0 +1,89 @@
+import { randomUUID } from 'node:crypto';
+import type { Consumer, EachBatchPayload, KafkaMessage } from 'kafkajs';
+import { createKafka } from './kafka.ts';
+import type { Log } from './log.ts';
+
+const readMs = 60_000;
+
+export interface ReadTopicOptions {
+  readonly brokers: readonly string[];
+  readonly topic: string;
+  readonly log: Log;
+  /** Reads these partitions only; default all. */
+  readonly partitions?: readonly number[];
+  /** Called for each message, in the order of its partition; false ends the reading. */
+  readonly visit: (message: KafkaMessage, partition: number) => boolean | Promise<boolean>;
+  /** Time for all of it, default 60 s. */
+  readonly withinMs?: number;
+}
+
+/**
+ * Reads what is in a topic now, from its beginning to its present end, and leaves nothing behind:
+ * no offsets, no group.
+ *
+ * @throws Error if Kafka is away or the topic cannot be read in time
+ */
+export async function readTopic(options: ReadTopicOptions): Promise<void> {
+  const { brokers, topic, log } = options;
+  const kafka = createKafka('sluice-reader', brokers, log);
+  const admin = kafka.admin();
+  await admin.connect();
+  try {
+    const wanted = options.partitions && new Set(options.partitions);
+    const unread = new Map<number, bigint>();
+    for (const { partition, high, low } of await admin.fetchTopicOffsets(topic)) {
+      if (wanted && !wanted.has(partition)) continue;
+      if (BigInt(high) > BigInt(low)) unread.set(partition, BigInt(high));
+    }
+    if (unread.size === 0) return;
+    // Reading takes a group; one of a name that nobody else has, removed again below.
+    const groupId = `${topic}.reader.${randomUUID()}`;
+    const consumer = kafka.consumer({
+      groupId,
+      allowAutoTopicCreation: false,
+      maxWaitTimeInMs: 100,
+    });
+    try {
+      await readToTheEnd(consumer, options, unread);
+    } finally {
+      await consumer.disconnect();
+      await admin.deleteGroups([groupId]).catch(() => undefined);
+    }
+  } finally {
+    await admin.disconnect();
+  }
+}
+
+/** @param unread the offsets that count as the end, by partition */
+async function readToTheEnd(
+  consumer: Consumer,
+  { topic, visit, withinMs = readMs }: ReadTopicOptions,
+  unread: Map<number, bigint>,
+): Promise<void> {
+  await consumer.connect();
+  await consumer.subscribe({ topic, fromBeginning: true });
+  let timer: NodeJS.Timeout | undefined;
+  try {
+    await new Promise<void>((resolve, reject) => {
+      const late = (): void => reject(new Error(`${topic} could not be read in ${withinMs} ms`));
+      timer = setTimeout(late, withinMs);
+      consumer.on('consumer.crash', ({ payload }) => reject(payload.error));
+      async function read({ batch, heartbeat }: EachBatchPayload): Promise<void> {
+        const end = unread.get(batch.partition);
+        if (end === undefined) return;
+        for (const message of batch.messages) {
+          if (BigInt(message.offset) >= end) break;
+          if (!(await visit(message, batch.partition))) return resolve();
+        }
+        await heartbeat();
+        if (BigInt(batch.lastOffset()) >= end - 1n) unread.delete(batch.partition);
+        if (unread.size === 0) resolve();
+      }
+      const eachBatch = (payload: EachBatchPayload): Promise<void> =>
+        read(payload).catch((error) => reject(error));
+      consumer.run({ autoCommit: false, eachBatch }).catch(reject);
+    });
+  } finally {
+    clearTimeout(timer);
+  }
+}
