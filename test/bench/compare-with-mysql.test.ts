@@ -18,6 +18,8 @@ const stack = {
   databasePrefix: prefix,
   orderShards,
   tokenSecret: '',
+  paymentAddress: '',
+  webhookKey: '',
   processes: [],
 };
 const sale: Sale = {

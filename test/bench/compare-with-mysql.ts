@@ -167,7 +167,8 @@ function holdProblems({ rows, units, ledger }: Holds, orders: number): string[] 
   return problems;
 }
 
-async function connect(stack: Stack, index: number, name: string): Promise<Connection> {
+/** A connection to one of the stack's databases; `index` says on which server it is. */
+export async function connect(stack: Stack, index: number, name: string): Promise<Connection> {
   const uri = stack.mysqlUrls[index % stack.mysqlUrls.length] as string;
   return createConnection({
     uri,

@@ -1,28 +1,32 @@
-import { createTokens } from '../../services/runtime/tokens.ts';
 import { type HttpAnswer, HttpConnection } from './http-connection.ts';
 import type { Arrival, Target } from './open-loop.ts';
 import type { Recorder } from './recorder.ts';
-import type { Sale } from './sale.ts';
 
 /** Later than any deadline of the edge; then the outcome is unknown. */
 const answerTimeoutMs = 6_000;
-/** Orders waiting for a connection at most; one more is counted as not sent. */
+/** Requests waiting for a connection at most; one more is counted as not sent. */
 const queueDepthMax = 8_000;
 const timeoutCheckMs = 100;
 
+/** What is sent, and how its answers are understood. */
+export interface HttpRequests {
+  /** The whole request with this number, head and body, in Latin-1. */
+  textOf(number: number): string;
+  /** The order that an answer of success names, or the reason of any other. */
+  read(answer: HttpAnswer): bigint | string;
+}
+
 export interface HttpTargetOptions {
   readonly url: string;
-  readonly tokenSecret: string;
-  readonly sale: Sale;
+  readonly requests: HttpRequests;
   readonly recorder: Recorder;
   readonly connectionsMax: number;
 }
 
-/** Posts orders to the edge over keep-alive connections, each buyer with a token of its own. */
+/** Sends requests to the edge over keep-alive connections. */
 export function createHttpTarget(options: HttpTargetOptions): Target {
-  const { sale, recorder, connectionsMax } = options;
-  const { hostname, port, host } = new URL(options.url);
-  const heads = requestHeads(host, options);
+  const { requests, recorder, connectionsMax } = options;
+  const { hostname, port } = new URL(options.url);
   const connections = new Set<HttpConnection>();
   const idle: HttpConnection[] = [];
   let queue: Arrival[] = [];
@@ -53,20 +57,14 @@ export function createHttpTarget(options: HttpTargetOptions): Target {
   }
 
   function post(connection: HttpConnection, { number, dueMs }: Arrival): void {
-    const { lines, requestId } = sale.requestOf(number);
-    const line = lines[0];
-    const body = `{"lines":[{"skuId":"${line?.skuId}","quantity":${line?.quantity}}]}`;
-    const head = heads[sale.userIndexOf(number)];
-    const request = `${head}${requestId}\r\ncontent-length: ${body.length}\r\n\r\n${body}`;
-    connection.send(request, (answer) => record(number, dueMs, answer));
+    connection.send(requests.textOf(number), (answer) => record(number, dueMs, answer));
   }
 
   function record(number: number, dueMs: number, answer: HttpAnswer | Error): void {
     const latencyMs = performance.now() - dueMs;
-    if (answer instanceof Error) recorder.failed(number, 'CONNECTION_LOST', latencyMs);
-    else if (answer.status === 201) {
-      recorder.ok(number, BigInt(textBehind(answer.body, '"orderId":"')), latencyMs);
-    } else recorder.failed(number, textBehind(answer.body, '"reason":"'), latencyMs);
+    const result = answer instanceof Error ? 'CONNECTION_LOST' : requests.read(answer);
+    if (typeof result === 'bigint') recorder.ok(number, result, latencyMs);
+    else recorder.failed(number, result, latencyMs);
   }
 
   function idleConnection(): HttpConnection | undefined {
@@ -105,22 +103,8 @@ export function createHttpTarget(options: HttpTargetOptions): Target {
   };
 }
 
-/** Everything of a request up to the value of its last variable header, made once for each buyer. */
-function requestHeads(host: string, { tokenSecret, sale }: HttpTargetOptions): string[] {
-  const tokens = createTokens({ secret: tokenSecret });
-  const heads: string[] = [];
-  for (let userId = sale.firstUserId; userId <= sale.lastUserId; userId += 1n) {
-    const { token } = tokens.sign({ userId, ttlSeconds: 24 * 3_600 });
-    heads.push(
-      `POST /v1/orders HTTP/1.1\r\nhost: ${host}\r\ncontent-type: application/json\r\n` +
-        `authorization: Bearer ${token}\r\nidempotency-key: `,
-    );
-  }
-  return heads;
-}
-
 /** The text from behind the mark up to the next quote. */
-function textBehind(body: string, mark: string): string {
+export function textBehind(body: string, mark: string): string {
   const start = body.indexOf(mark);
   if (start < 0) return 'UNREADABLE';
   const from = start + mark.length;

@@ -2,6 +2,8 @@ import { compareWithMysql } from './compare-with-mysql.ts';
 import { createGrpcTarget } from './grpc-target.ts';
 import { findHighestRate } from './highest-rate.ts';
 import { createHttpTarget } from './http-target.ts';
+import { type LifeReport, lifeReportText } from './life-report.ts';
+import { runLifeScenario } from './life-scenarios.ts';
 import { offerLoad, type Target } from './open-loop.ts';
 import {
   type BenchOptions,
@@ -11,6 +13,7 @@ import {
   type ScenarioName,
   type Stack,
 } from './options.ts';
+import { createOrderRequests } from './order-requests.ts';
 import { watchUsage } from './process-usage.ts';
 import { Recorder } from './recorder.ts';
 import { reportText, type ScenarioReport } from './report.ts';
@@ -44,6 +47,16 @@ async function main(): Promise<number> {
   if (options === 'help') {
     process.stdout.write(helpText);
     return 0;
+  }
+  const lives: LifeReport[] = [];
+  for (const scenario of options.lifeScenarios) {
+    const report = await runLifeScenario(scenario, options, stack, progress);
+    lives.push(report);
+    if (!options.json) process.stdout.write(lifeReportText(report));
+  }
+  if (options.lifeScenarios.length > 0) {
+    if (options.json) process.stdout.write(`${JSON.stringify(lives, undefined, 2)}\n`);
+    return lives.every(({ problems }) => problems.length === 0) ? 0 : 1;
   }
   const reports: ScenarioReport[] = [];
   for (const scenario of options.scenarios) {
@@ -127,8 +140,7 @@ function createTarget(
   if (scenario === 'http') {
     return createHttpTarget({
       url: stack.edgeUrl,
-      tokenSecret: stack.tokenSecret,
-      sale,
+      requests: createOrderRequests(stack.edgeUrl, { tokenSecret: stack.tokenSecret, sale }),
       recorder,
       connectionsMax: options.connections,
     });

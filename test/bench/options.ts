@@ -4,8 +4,13 @@ import { readEnv } from '../../services/runtime/env.ts';
 export const scenarioNames = ['batch', 'unary', 'http'] as const;
 export type ScenarioName = (typeof scenarioNames)[number];
 
+/** What is measured around orders; each only when it is named. */
+export const lifeScenarioNames = ['webhooks', 'expiry'] as const;
+export type LifeScenarioName = (typeof lifeScenarioNames)[number];
+
 export interface BenchOptions {
   readonly scenarios: readonly ScenarioName[];
+  readonly lifeScenarios: readonly LifeScenarioName[];
   /** Orders per second; undefined looks for the highest rate that is held. */
   readonly rate: number | undefined;
   /** Length of the measured phase. */
@@ -29,7 +34,9 @@ Offers orders at a fixed rate, whatever the answers (open loop), and measures ea
 Without --rate it looks for the highest rate that is held and then measures at 70 % of it.
 Afterwards it counts the orders and holds in MySQL and compares them with the answers, one by one.
 
-  --scenario <name>    batch (gRPC BatchCreateOrders), unary (gRPC CreateOrder), http, or all (default)
+  --scenario <name>    batch (gRPC BatchCreateOrders), unary (gRPC CreateOrder), http, or all of these (default);
+                       webhooks: paid orders, told by signed webhooks (--rate of them, default 1000/s);
+                       expiry: 2000 orders/s expire while others are bought (--rate of them, default 2000/s)
   --rate <n>           orders per second, instead of looking for the highest rate
   --seconds <n>        length of the measured phase (default 15)
   --step-seconds <n>   length of one step of the search (default 5)
@@ -64,11 +71,14 @@ export function readOptions(args: string[]): BenchOptions | 'help' {
   });
   if (values.help) return 'help';
   const scenarios = scenarioNames.filter((name) => [name, 'all'].includes(values.scenario));
-  if (scenarios.length === 0) {
-    throw new Error(`--scenario must be all or one of ${scenarioNames.join(', ')}`);
+  const lifeScenarios = lifeScenarioNames.filter((name) => name === values.scenario);
+  if (scenarios.length + lifeScenarios.length === 0) {
+    const names = [...scenarioNames, ...lifeScenarioNames].join(', ');
+    throw new Error(`--scenario must be all or one of ${names}`);
   }
   return {
     scenarios,
+    lifeScenarios,
     rate: values.rate === undefined ? undefined : whole('rate', values.rate, 1_000_000),
     seconds: whole('seconds', values.seconds, 3_600),
     stepSeconds: whole('step-seconds', values['step-seconds'], 600),
@@ -95,10 +105,13 @@ export interface Stack {
   readonly edgeUrl: string;
   readonly orderAddress: string;
   readonly stockAddress: string;
+  readonly paymentAddress: string;
   readonly mysqlUrls: readonly string[];
   readonly databasePrefix: string;
   readonly orderShards: { readonly databases: number; readonly tables: number };
   readonly tokenSecret: string;
+  /** What webhooks are signed with. */
+  readonly webhookKey: string;
   /** Processes whose memory and CPU are reported. */
   readonly processes: readonly { readonly name: string; readonly pid: number }[];
 }
@@ -108,10 +121,12 @@ export function readStack(variables: Readonly<Record<string, string | undefined>
     edgeUrl: env.string('SLUICE_EDGE_URL', 'http://127.0.0.1:8080'),
     orderAddress: env.string('SLUICE_ORDER_ADDRESS', '127.0.0.1:50051'),
     stockAddress: env.string('SLUICE_STOCK_ADDRESS', '127.0.0.1:50052'),
+    paymentAddress: env.string('SLUICE_PAYMENT_ADDRESS', '127.0.0.1:50053'),
     mysqlUrls: env.urls('SLUICE_MYSQL_URLS', 'mysql', ['mysql://root@127.0.0.1:13306']),
     databasePrefix: env.string('SLUICE_DATABASE_PREFIX', 'sluice'),
     orderShards: env.shards('SLUICE_ORDER_SHARDS', '2x8'),
     tokenSecret: env.secret('SLUICE_TOKEN_SECRET', true),
+    webhookKey: env.secrets('SLUICE_PAYMENT_WEBHOOK_KEYS', true)[0] ?? '',
     processes: env.list('SLUICE_BENCH_PIDS', []).map((entry) => {
       const [name = '', pid = ''] = entry.split(':');
       return { name, pid: Number(pid) };
