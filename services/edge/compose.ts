@@ -8,6 +8,7 @@ import { createTokens } from '../runtime/tokens.ts';
 import { createAuthentication } from './authentication.ts';
 import { type EdgeConfig, isLoopback } from './config.ts';
 import { DisplayStockMemory } from './display-stock.ts';
+import type { EventStreamOptions } from './event-stream.ts';
 import { createHttpServer } from './http-server.ts';
 import { createOrderGateway, type OrderGateway } from './order-gateway.ts';
 import { createPaymentGateway, type PaymentGateway } from './payment-gateway.ts';
@@ -15,6 +16,7 @@ import { addAdminPaymentRoutes } from './routes/admin-payments.ts';
 import { addAdminSkuRoutes } from './routes/admin-skus.ts';
 import { addDemoTokenRoute } from './routes/demo-token.ts';
 import { addHealthRoutes } from './routes/health.ts';
+import { addOrderEventsRoute } from './routes/order-events.ts';
 import { addOrderRoutes } from './routes/orders.ts';
 import { addPaymentRoutes } from './routes/payments.ts';
 import { addSkuRoutes } from './routes/skus.ts';
@@ -26,6 +28,10 @@ import {
   type StockAdminGateway,
   type StockGateway,
 } from './stock-gateway.ts';
+import { StreamPlaces } from './stream-places.ts';
+
+/** Balancers close a connection that is silent for a minute; a stream comes again after half an hour. */
+const orderStream: EventStreamOptions = { heartbeatMs: 15_000, lifetimeMs: 30 * 60_000 };
 
 /** A running edge. */
 export interface Running {
@@ -39,6 +45,7 @@ export interface Running {
 /** What a test may put in the place of a part. */
 export interface Overrides {
   readonly log?: Log;
+  readonly orderStream?: EventStreamOptions;
 }
 
 /** Builds and starts the edge. */
@@ -49,6 +56,13 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
   const { stock, admin, orders, payments } = connectServices(config, { log, metrics, lifecycle });
   const tokens = createTokens({ secret: config.tokenSecret });
   const authentication = createAuthentication(tokens);
+  const places = new StreamPlaces(config.streamsMax);
+  gaugeOf(
+    metrics,
+    'edge_order_streams',
+    'Streams of order states that are open',
+    () => places.size,
+  );
   const displayStock = new DisplayStockMemory({ fetch: stock.displayStock });
 
   let stopping = false;
@@ -65,6 +79,12 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
     routes(server) {
       addHealthRoutes(server, { waitingFor });
       addOrderRoutes(server, { orders, authentication });
+      addOrderEventsRoute(server, {
+        orders,
+        authentication,
+        places,
+        stream: overrides.orderStream ?? orderStream,
+      });
       addSkuRoutes(server, { stock });
       addStockRoutes(server, { displayStock });
       addPaymentRoutes(server, { payments, authentication });
@@ -123,6 +143,7 @@ function connectServices(
     log,
     breakerState,
     queueDepthMax: config.orderQueueDepthMax,
+    streamsMax: config.streamsMax,
     batcherMetrics: createBatcherMetrics(metrics),
   });
   const payments = createPaymentGateway({
@@ -130,15 +151,18 @@ function connectServices(
     log,
     breakerState,
   });
-  const waiting = metrics.gauge(
-    'edge_orders_waiting',
-    'Orders that wait for a batch or for its answer',
+  gaugeOf(metrics, 'edge_orders_waiting', 'Orders that wait for a batch or for its answer', () =>
+    orders.waiting(),
   );
-  // Counted when somebody looks, so that the path of an order has nothing to count.
-  Object.assign(waiting, { collect: () => waiting.set(orders.waiting()) });
   lifecycle.add('stock gateway', () => stock.close());
   lifecycle.add('stock admin gateway', () => admin.close());
   lifecycle.add('order gateway', () => orders.close());
   lifecycle.add('payment gateway', () => payments.close());
   return { stock, admin, orders, payments };
+}
+
+/** A gauge that is counted when somebody looks, so that the path of an order has nothing to count. */
+function gaugeOf(metrics: Metrics, name: string, help: string, count: () => number): void {
+  const gauge = metrics.gauge(name, help);
+  Object.assign(gauge, { collect: () => gauge.set(count()) });
 }

@@ -5,6 +5,8 @@ import {
   type CreateOrderResult,
   type ListOrdersResponse,
   OrderServiceDefinition,
+  type WatchOrderRequest,
+  type WatchOrderResponse,
 } from '../../gen/sluice/order/v1/order_service.ts';
 import { Batcher, type BatcherMetrics } from '../runtime/batcher.ts';
 import { Deadline } from '../runtime/deadline.ts';
@@ -13,6 +15,7 @@ import {
   createGrpcClient,
   type GrpcClientOptions,
 } from '../runtime/grpc-client.ts';
+import { createGrpcStreams, type StreamPolicy } from '../runtime/grpc-stream.ts';
 import { fromRefusalMessage } from '../runtime/refusal-status.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import { answeringInRequestFields, inRequestFields } from './request-fields.ts';
@@ -38,6 +41,8 @@ const callTable = {
   getOrderHistory: read,
 } as const satisfies Record<string, CallPolicy>;
 
+const watchPolicy: StreamPolicy = { firstMessageMs: readDeadlineMs, breaker: 'order.watch' };
+
 /** The order service as the edge sees it; every error is a Refusal. */
 export interface OrderGateway {
   /** Hands the order to the next batch. */
@@ -46,6 +51,8 @@ export interface OrderGateway {
   list(userId: bigint, pageSize: number, pageToken: string): Promise<ListOrdersResponse>;
   history(orderId: bigint, userId: bigint): Promise<OrderTransition[]>;
   cancel(orderId: bigint, userId: bigint): Promise<Order>;
+  /** The order now and after each change, until its final state, the signal or a loss. */
+  watch(orderId: bigint, userId: bigint, signal: AbortSignal): AsyncIterable<Order>;
   /** Orders that wait for a batch or for its answer. */
   waiting(): number;
   /** Whether a connection to the service is up. */
@@ -56,12 +63,19 @@ export interface OrderGateway {
 
 export interface OrderGatewayOptions extends Omit<GrpcClientOptions<never>, 'callTable'> {
   readonly queueDepthMax: number;
+  /** Orders watched at once. */
+  readonly streamsMax: number;
   readonly batcherMetrics: BatcherMetrics;
 }
 
 export function createOrderGateway(options: OrderGatewayOptions): OrderGateway {
   const grpc = createGrpcClient(OrderServiceDefinition, { ...options, callTable });
   const client = answeringInRequestFields(grpc.client);
+  const streams = createGrpcStreams<WatchOrderRequest, WatchOrderResponse>(
+    OrderServiceDefinition,
+    'watchOrder',
+    { ...options, policy: watchPolicy },
+  );
   const batcher = new Batcher<CreateOrderRequest, CreateOrderResponse>({
     name: 'edge_to_order',
     entriesMax: batchEntriesMax,
@@ -88,9 +102,13 @@ export function createOrderGateway(options: OrderGatewayOptions): OrderGateway {
     async cancel(orderId, userId) {
       return present((await client.cancelOrder({ orderId, userId })).order);
     },
+    async *watch(orderId, userId, signal) {
+      for await (const { order } of streams.open({ orderId, userId }, signal)) yield present(order);
+    },
     waiting: () => batcher.size,
     connected: grpc.connected,
     async close() {
+      streams.close();
       await batcher.close();
       grpc.close();
     },

@@ -1,3 +1,4 @@
+import { EventEmitter, on } from 'node:events';
 import { type Order, OrderStatus } from '../../gen/sluice/order/v1/order.ts';
 import {
   type CreateOrderRequest,
@@ -7,7 +8,7 @@ import {
 import type { Sku } from '../../gen/sluice/stock/v1/sku.ts';
 import { StockAdminServiceDefinition } from '../../gen/sluice/stock/v1/stock_admin_service.ts';
 import { StockServiceDefinition } from '../../gen/sluice/stock/v1/stock_service.ts';
-import { compose } from '../../services/edge/compose.ts';
+import { compose, type Overrides } from '../../services/edge/compose.ts';
 import { readConfig } from '../../services/edge/config.ts';
 import { service, startGrpcServer } from '../../services/runtime/grpc-server.ts';
 import { createLog } from '../../services/runtime/log.ts';
@@ -42,6 +43,19 @@ export class Peers {
   readonly orders = new Map<bigint, Order>();
   readonly #byRequest = new Map<string, bigint>();
   available = 7n;
+  /** Emits `order` for each change; an `error` ends every stream of WatchOrder with it. */
+  readonly changes = new EventEmitter().setMaxListeners(0);
+  /** Streams of WatchOrder that are open. */
+  watching = 0;
+
+  /** Moves an order on by one version and tells those who watch it. */
+  change(orderId: bigint, change: Partial<Order>): void {
+    const order = this.orders.get(orderId);
+    if (!order) throw new Error(`there is no order ${orderId}`);
+    const changed = { ...order, ...change, version: order.version + 1 };
+    this.orders.set(orderId, changed);
+    this.changes.emit('order', changed);
+  }
 
   create(request: CreateOrderRequest): CreateOrderResult {
     if (this.refusal) {
@@ -143,9 +157,19 @@ export async function startPeers(peers: Peers): Promise<{ port: number; stop(): 
       const status = OrderStatus.ORDER_STATUS_CANCELLED;
       return { order: { ...peers.find(orderId, userId), status, closeReason: 1, version: 2 } };
     },
-    // biome-ignore lint/correctness/useYield: the edge never watches through these peers.
-    async *watchOrder() {
-      await later();
+    async *watchOrder({ orderId, userId }, { signal }) {
+      peers.note('watchOrder', { orderId, userId });
+      const order = peers.find(orderId, userId);
+      const changes = on(peers.changes, 'order', { signal });
+      peers.watching += 1;
+      try {
+        yield { order };
+        for await (const [changed] of changes as AsyncIterable<[Order]>) {
+          if (changed.orderId === orderId) yield { order: changed };
+        }
+      } finally {
+        peers.watching -= 1;
+      }
     },
     recordPayment: later,
     recordRefund: later,
@@ -230,6 +254,7 @@ export interface RunningEdge {
 export async function startEdge(
   peersPort: number,
   variables: Readonly<Record<string, string>> = {},
+  overrides: Omit<Overrides, 'log'> = {},
 ): Promise<RunningEdge> {
   const config = readConfig({
     SLUICE_EDGE_PORT: '0',
@@ -241,7 +266,7 @@ export async function startEdge(
     SLUICE_TOKEN_SECRET: tokenSecret,
     ...variables,
   });
-  const { port, metricsPort, lifecycle } = await compose(config, { log });
+  const { port, metricsPort, lifecycle } = await compose(config, { ...overrides, log });
   return {
     url: `http://127.0.0.1:${port}`,
     port,
