@@ -83,7 +83,7 @@ CREATE TABLE `orders_00` (
   PRIMARY KEY (`order_id`),
   UNIQUE KEY `user_request` (`user_id`,`request_id`),
   KEY `user_orders` (`user_id`,`order_id`),
-  KEY `due` (`status`,`expire_time`)
+  KEY `due` (`status`,`payment_begun`,`expire_time`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
 -- order.order_history_00
@@ -208,6 +208,27 @@ CREATE TABLE `webhook_inbox` (
   KEY `by_payment` (`payment_id`),
   KEY `by_time` (`create_time`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- stock.audit_breaches
+CREATE TABLE `audit_breaches` (
+  `sku_id` bigint(20) NOT NULL,
+  `promise` varchar(16) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `detail` varchar(500) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `found_time` datetime(3) NOT NULL,
+  PRIMARY KEY (`sku_id`,`promise`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
+-- stock.audit_cursor
+CREATE TABLE `audit_cursor` (
+  `id` tinyint(4) NOT NULL,
+  `sku_id` bigint(20) NOT NULL,
+  `owner` varbinary(64) DEFAULT NULL,
+  `owned_until` datetime(3) DEFAULT NULL,
+  `pass_time` datetime(3) DEFAULT NULL,
+  `audited_time` datetime(3) NOT NULL,
+  `due_time` datetime(3) NOT NULL,
+  PRIMARY KEY (`id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
 
 -- stock.skus
 CREATE TABLE `skus` (

@@ -79,3 +79,26 @@ export const stockAdjustments = mysqlTable('stock_adjustments', {
   delta: bigint('delta', { mode: 'bigint' }).notNull(),
   createTime: datetime('create_time', { fsp: 3 }).notNull(),
 });
+
+/** One row: how far the audit has come, and who does it. */
+export const auditCursor = mysqlTable('audit_cursor', {
+  id: tinyint('id').primaryKey().notNull(),
+  skuId: bigint('sku_id', { mode: 'bigint' }).notNull(),
+  owner: varbinary('owner', { length: 64 }),
+  ownedUntil: datetime('owned_until', { fsp: 3 }),
+  passTime: datetime('pass_time', { fsp: 3 }),
+  auditedTime: datetime('audited_time', { fsp: 3 }).notNull(),
+  dueTime: datetime('due_time', { fsp: 3 }).notNull(),
+});
+
+/** SKUs whose last recount found a promise broken. */
+export const auditBreaches = mysqlTable(
+  'audit_breaches',
+  {
+    skuId: bigint('sku_id', { mode: 'bigint' }).notNull(),
+    promise: varchar('promise', { length: 16 }).notNull(),
+    detail: varchar('detail', { length: 500 }).notNull(),
+    foundTime: datetime('found_time', { fsp: 3 }).notNull(),
+  },
+  (table) => [primaryKey({ columns: [table.skuId, table.promise] })],
+);

@@ -13,7 +13,9 @@ import { createMetrics } from '../runtime/metrics.ts';
 import { createPool, type Pool } from '../runtime/mysql.ts';
 import { startObservabilityServer } from '../runtime/observability-server.ts';
 import { createTokens } from '../runtime/tokens.ts';
+import { startAuditLedger } from './audit-ledger.ts';
 import { startCheckGates } from './check-gates.ts';
+import { createCompareBuyers } from './compare-buyers.ts';
 import type { StockConfig } from './config.ts';
 import { createCreditFenced } from './credit-fenced.ts';
 import { createFollowOrders, decodeOrderEvent } from './follow-orders.ts';
@@ -53,6 +55,8 @@ export interface RunningStock {
 /** How long a start waits for Redis. */
 const connectMs = 2_000;
 const connectPollMs = 5;
+/** What was left pending is settled this long after its age at the latest. */
+const settlingMs = 3_000;
 
 /** Builds and starts the stock service; what was started is stopped again if a part cannot start. */
 export async function compose(
@@ -105,6 +109,13 @@ async function start(
 
   const check = startCheckGates({ pool, gate, connection, catalogue, requestResync, metrics, log });
   lifecycle.add('check of the gates', () => check.stop());
+  const sureAfterMs = settleAgeMs + settlingMs;
+  const buyers = { pool, connection, catalogue, requestResync, sureAfterMs };
+  const audit = startAuditLedger({
+    ...{ pool, metrics, log, intervalMs: config.auditIntervalMs },
+    compareBuyers: createCompareBuyers(buyers),
+  });
+  lifecycle.add('audit', () => audit.stop());
   const stores = { gate, connection, pool, creditFenced };
   const settling = startSettlePending({ ...stores, catalogue, settleAgeMs, metrics, log });
   lifecycle.add('settling of pending entries', () => settling.stop());

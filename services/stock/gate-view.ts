@@ -81,12 +81,15 @@ function viewOf(
   [state, runId, replid, epoch, settingsVersion, paused, closingMs]: (string | null | undefined)[],
   server: { runId: string | undefined; replid: string | undefined },
 ): GateView {
+  // A figure that is none is as good as missing: the scripts take it so too.
+  const units =
+    available !== null && /^-?\d{1,15}$/.test(available) ? Number(available) : undefined;
   const onThisServer = Boolean(runId) && runId === server.runId && replid === server.replid;
   return {
-    loaded: onThisServer && state === 'open' && available !== null,
+    loaded: onThisServer && state === 'open' && units !== undefined,
     state: state === 'open' || state === 'closing' ? state : 'missing',
     onThisServer,
-    available: available === null ? undefined : Number(available),
+    available: units,
     paused: paused === '1',
     epoch: BigInt(epoch ?? -1),
     settingsVersion: BigInt(settingsVersion ?? -1),
@@ -94,12 +97,6 @@ function viewOf(
     pendingOrders,
     oldestPendingMs: undefined,
   };
-}
-
-/** How many users a gate knows. @throws as `readGates` */
-export async function countBuyers(connection: GateConnection, skuId: bigint): Promise<number> {
-  const [count] = await answersOf(connection.redis.pipeline().hlen(skuKeys(skuId).buyers));
-  return count as number;
 }
 
 /** Orders that have been pending for at least `ageMs`, the oldest `max` of each SKU. */

@@ -125,8 +125,9 @@ export async function adjustStock(
       throw new Refusal('IDEMPOTENCY_KEY_REUSED');
     }
     if (sku.available + delta < 0n) {
-      const message = `Only ${sku.available} units are available; held and sold ones cannot be recalled`;
-      throw new Refusal('SOLD_OUT', message, { skuId });
+      const description = `only ${sku.available} units are available; held and sold ones cannot be recalled`;
+      const violations = [{ field: 'delta', description }];
+      throw new Refusal('SOLD_OUT', `delta: ${description}`, { skuId, violations });
     }
     await connection.query(
       'INSERT INTO stock_adjustments (request_id, sku_id, delta) VALUES (?, ?, ?)',

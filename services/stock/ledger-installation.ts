@@ -4,6 +4,7 @@ import { type Pool, transaction } from '../runtime/mysql.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import { holdState } from './hold-states.ts';
 import { type SkuRow, skuOf } from './ledger-skus.ts';
+import { openSnapshot } from './ledger-snapshot.ts';
 
 /** Users in one chunk; Lua takes some 8,000 values in a call. */
 const chunkUsers = 2_000;
@@ -70,40 +71,4 @@ async function* readBuyers(connection: PoolConnection, skuId: bigint): AsyncGene
     if (rows.length < chunkUsers) return;
     after = String(rows.at(-1)?.user_id);
   }
-}
-
-interface Snapshot {
-  readonly connection: PoolConnection;
-  take(): Promise<void>;
-  close(): Promise<void>;
-}
-
-/** A connection of its own whose transaction sees one moment until it is closed. */
-async function openSnapshot(pool: Pool, deadline: Deadline): Promise<Snapshot> {
-  let connection: PoolConnection;
-  try {
-    connection = await pool.getConnection();
-  } catch (cause) {
-    throw new Refusal('DEPENDENCY_DOWN', 'No connection to the database', { cause });
-  }
-  // A read that hangs is ended with its connection.
-  const timer = setTimeout(() => connection.destroy(), Math.max(0, deadline.leftMs()));
-  return {
-    connection,
-    async take() {
-      // A retried transaction begins again, and so must what it looks at.
-      await connection.query('ROLLBACK');
-      await connection.query('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ');
-      await connection.query('START TRANSACTION WITH CONSISTENT SNAPSHOT');
-    },
-    async close() {
-      clearTimeout(timer);
-      try {
-        await connection.query('ROLLBACK');
-        connection.release();
-      } catch {
-        connection.destroy();
-      }
-    },
-  };
 }

@@ -17,6 +17,7 @@ import {
   unknown,
 } from './reservation-outcomes.ts';
 import { postChunks, type ReserveBatches } from './reserve-batches.ts';
+import type { RequestResync } from './resync-queue.ts';
 import type { SettledOrders } from './settled-orders.ts';
 import type { SkuCatalogue } from './sku-catalogue.ts';
 import type { StockMetrics } from './stock-metrics.ts';
@@ -28,7 +29,7 @@ export interface ReserveStockOptions {
   readonly catalogue: SkuCatalogue;
   readonly settled: SettledOrders;
   /** Asks for a SKU's gate to be installed anew, in the background. */
-  readonly requestResync: (skuId: bigint, cause: 'not_loaded' | 'ledger_refused') => void;
+  readonly requestResync: RequestResync;
   readonly ledger: Pick<LedgerBreaker, 'open'>;
   /** Orders being reserved at once at most. */
   readonly ordersInFlightMax: number;
@@ -206,7 +207,12 @@ class Reservation {
       if (result.kind === 'RESERVED') {
         for (const { skuId } of reservation.lines) settled.add(skuId, reservation.orderId);
       }
-      if (result.kind === 'SOLD_OUT') requestResync(result.skuId, 'ledger_refused');
+      if (result.kind === 'SOLD_OUT') {
+        const line = reservation.lines.findIndex(({ skuId }) => skuId === result.skuId);
+        const epoch = (chunk[at] as PostedOrder).epochs[line];
+        const seenEpoch = epoch === undefined ? undefined : BigInt(epoch);
+        requestResync(result.skuId, 'ledger_refused', seenEpoch);
+      }
       // An epoch that is refused fences nothing: a retry may pass the new gate under the same id.
       const final = outcome.$case !== 'refused' || result.kind === 'STOCK_NOT_LOADED';
       if (final) this.#outcomes[index] = outcome;

@@ -15,6 +15,17 @@ export type ResyncCause =
   | 'operator'
   | 'new_sku';
 
+/**
+ * Asks for a gate to be installed in the background. With the epoch at which something was seen to be
+ * wrong, an installation that has come since, by whichever process, makes it needless.
+ */
+export type RequestResync = (skuId: bigint, cause: ResyncCause, seenEpoch?: bigint) => void;
+
+interface Request {
+  readonly cause: ResyncCause;
+  readonly seenEpoch: bigint | undefined;
+}
+
 /** Gates being installed at once; each takes two connections to the ledger for a moment. */
 const concurrencyMax = 3;
 /** SKUs waiting; the check of the gates finds the others again. */
@@ -29,7 +40,7 @@ export class ResyncQueue {
   readonly #metrics: StockMetrics;
   readonly #log: Log;
   readonly #underWay = new Map<bigint, Promise<ResyncResult>>();
-  readonly #waiting = new Map<bigint, ResyncCause>();
+  readonly #waiting = new Map<bigint, Request>();
   readonly #restUntilMs = new Map<bigint, number>();
   #closed = false;
 
@@ -40,11 +51,11 @@ export class ResyncQueue {
   }
 
   /** Asks for a gate to be installed in the background; asking again while it waits changes nothing. */
-  request(skuId: bigint, cause: ResyncCause): void {
+  request(skuId: bigint, cause: ResyncCause, seenEpoch?: bigint): void {
     if (this.#closed || this.#underWay.has(skuId) || this.#waiting.has(skuId)) return;
     if ((this.#restUntilMs.get(skuId) ?? 0) > performance.now()) return;
     if (this.#waiting.size >= waitingMax) return;
-    this.#waiting.set(skuId, cause);
+    this.#waiting.set(skuId, { cause, seenEpoch });
     this.#startWaiting();
   }
 
@@ -77,22 +88,23 @@ export class ResyncQueue {
   }
 
   #startWaiting(): void {
-    for (const [skuId, cause] of this.#waiting) {
+    for (const [skuId, { cause, seenEpoch }] of this.#waiting) {
       if (this.#underWay.size >= concurrencyMax) return;
       this.#waiting.delete(skuId);
       if (this.#underWay.has(skuId)) continue;
-      this.#startIfNeeded(skuId, cause).catch((error) => {
+      this.#startIfNeeded(skuId, { cause, seenEpoch }).catch((error) => {
         this.#log.warn({ err: error, cause }, 'a gate could not be installed, will try again');
       });
     }
   }
 
-  /** By now another process may have installed a gate that was not loaded. */
-  #startIfNeeded(skuId: bigint, cause: ResyncCause): Promise<ResyncResult> {
-    if (cause !== 'not_loaded') return this.#start(skuId, cause);
+  /** By now another process may have installed the gate. */
+  #startIfNeeded(skuId: bigint, { cause, seenEpoch }: Request): Promise<ResyncResult> {
+    if (cause !== 'not_loaded' && seenEpoch === undefined) return this.#start(skuId, cause);
     return this.#start(skuId, cause, async () => {
       const [view] = await readGates(this.#options.connection, [skuId]);
-      return view?.loaded !== true;
+      if (view?.loaded !== true) return true;
+      return seenEpoch !== undefined && view.epoch <= seenEpoch;
     });
   }
 

@@ -14,6 +14,8 @@ export interface StockMetrics {
   readonly pendingAgeSeconds: Gauge;
   readonly pendingOrders: Gauge;
   readonly gateDifference: Gauge;
+  readonly auditBreaches: Gauge<'promise'>;
+  readonly auditAgeSeconds: Gauge;
   readonly resyncs: Counter<'cause'>;
   readonly sweepLagSeconds: Gauge;
   readonly sweepUndecided: Gauge;
@@ -59,7 +61,16 @@ export function createStockMetrics(metrics: Metrics): StockMetrics {
     pendingOrders: metrics.gauge('stock_pending_orders', 'Such orders, over all SKUs'),
     gateDifference: metrics.gauge(
       'stock_gate_difference_units',
-      'Units by which gates and ledger differ, over all SKUs without pending orders',
+      'Units by which gates and ledger differ, over all SKUs that are at rest',
+    ),
+    auditBreaches: metrics.gauge(
+      'stock_audit_breaches',
+      'SKUs whose holds break a promise, by promise; the same in every process',
+      ['promise'],
+    ),
+    auditAgeSeconds: metrics.gauge(
+      'stock_audit_age_seconds',
+      'Since the last complete recount of the ledger began',
     ),
     resyncs: metrics.counter('stock_resync_total', 'Gates installed from the ledger, by cause', [
       'cause',

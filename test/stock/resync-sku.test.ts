@@ -3,7 +3,6 @@ import { cpSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, test } from 'node:test';
 import { failpoints } from '../../services/runtime/failpoints.ts';
-import { Contradictions } from '../../services/stock/check-gates.ts';
 import { eventually } from '../support/eventually.ts';
 import {
   atRest,
@@ -216,23 +215,4 @@ test('a buyer who finds the gate missing is told to come again soon', async () =
     assert.equal(outcome.value.retryAfterMs, 1_000);
   }
   await untilOpen(system, skuId);
-});
-
-test('a figure that moves is not a contradiction, one that stays is', () => {
-  const contradictions = new Contradictions();
-  const look = (gate: number, ledger: bigint, pendingOrders = 0): boolean =>
-    contradictions.look(1n, { available: gate, pendingOrders }, ledger);
-  assert.deepEqual(
-    [look(5, 6n), look(5, 6n), look(5, 7n), look(5, 7n)],
-    [false, false, false, false],
-  );
-  assert.equal(look(5, 7n), true, 'the third look at the same two figures');
-  assert.deepEqual([look(5, 6n), look(5, 6n), look(5, 6n, 1)], [false, false, false]);
-  assert.deepEqual(
-    [look(5, 6n), look(5, 6n)],
-    [false, false],
-    'pending orders begin the count anew',
-  );
-  assert.deepEqual([look(0, 9n), look(0, 8n)], [false, true], 'sold out twice is enough');
-  assert.deepEqual([look(4, 4n), look(0, 0n), look(0, 0n)], [false, false, false]);
 });
