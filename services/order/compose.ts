@@ -1,4 +1,3 @@
-import type { Order } from '../../gen/sluice/order/v1/order.ts';
 import { Deadline } from '../runtime/deadline.ts';
 import { ConfigError } from '../runtime/env.ts';
 import { createEventPublisher, type EventPublisher } from '../runtime/event-publisher.ts';
@@ -11,26 +10,21 @@ import { startLoop } from '../runtime/loop.ts';
 import { createMetrics } from '../runtime/metrics.ts';
 import { startObservabilityServer } from '../runtime/observability-server.ts';
 import { startOutboxRelay } from '../runtime/outbox-relay.ts';
-import { createBeginPayment } from './begin-payment.ts';
-import { createCancelOrder } from './cancel-order.ts';
-import { createChangeOrder } from './change-order.ts';
 import type { OrderConfig } from './config.ts';
 import { createFenceOrder } from './fence-order.ts';
 import { hostClock, type IdClock, OrderIdGenerator } from './id-generator.ts';
 import { joinCopies } from './in-flight-requests.ts';
 import { createInsertOrders } from './insert-orders.ts';
 import { type OrderDatabase, openOrderDatabase } from './order-database.ts';
+import { startOrderLife } from './order-life.ts';
 import { createOrderMetrics, type OrderMetrics } from './order-metrics.ts';
 import { createOrderReader } from './order-reader.ts';
 import { createOrderService } from './order-server.ts';
 import { OrderShards } from './order-shards.ts';
 import { startOutboxGuard } from './outbox-guard.ts';
-import { connectPayment, type PaymentGateway } from './payment-gateway.ts';
+import type { PaymentGateway } from './payment-gateway.ts';
 import { createPlaceOrder } from './place-order.ts';
-import { createRecordPayment } from './record-payment.ts';
-import { createRecordRefund } from './record-refund.ts';
 import { connectStock, type StockGateway } from './stock-gateway.ts';
-import { createWatchOrders } from './watch-orders.ts';
 import { type LeasedWorker, startWorkerLease } from './worker-lease.ts';
 
 /** What tests replace; everything else is built from the configuration. */
@@ -129,34 +123,10 @@ async function start(
   });
   lifecycle.add('inserts', () => insertOrders.close());
 
-  const watches = createWatchOrders({
-    shards,
-    reader,
-    log,
-    watchersMax: config.watchersMax,
-    onCount: (watchers) => metrics.watchers.set(watchers),
-  });
-  const onChange = (database: number, changed: readonly Order[]): void => {
-    wakeRelay(database);
-    watches.changed(changed);
-  };
-  const changes = createChangeOrder({
-    shards,
-    queueDepthMax,
-    log,
-    metrics: hops,
-    onCommit: onChange,
-  });
-  lifecycle.add('changes', () => changes.close());
-  const { changeOrder } = changes;
-  const payment =
-    overrides.payment ??
-    connectPayment({
-      addresses: config.paymentAddresses,
-      log,
-      breakerState: metrics.breakerState,
-    });
-  lifecycle.add('payment gateway', () => payment.close());
+  const { watches, ...life } = startOrderLife(
+    { config, shards, reader, payment: overrides.payment, metrics, queueDepthMax, wakeRelay, log },
+    lifecycle,
+  );
 
   const orderService = createOrderService({
     shards,
@@ -170,10 +140,7 @@ async function start(
         fenceOrder: fences.fenceOrder,
       }),
     ),
-    cancelOrder: createCancelOrder({ changeOrder, payment }),
-    beginPayment: createBeginPayment(changeOrder),
-    recordPayment: createRecordPayment(changeOrder),
-    recordRefund: createRecordRefund(changeOrder),
+    ...life,
     watchOrder: watches.watchOrder,
     outbox,
     metrics,

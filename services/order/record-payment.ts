@@ -4,7 +4,8 @@ import {
 } from '../../gen/sluice/order/v1/order_service.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { invalidRequest } from '../runtime/refusals.ts';
-import type { ChangeOrder, Decision } from './change-order.ts';
+import type { ChangeOrder } from './change-order.ts';
+import type { Decision } from './change-transaction.ts';
 import { type CurrentOrder, decideRecordPayment, stepOf } from './order-changes.ts';
 
 const { PAYMENT_RECORD_RECORDED: recorded, PAYMENT_RECORD_ORDER_CLOSED: closed } = PaymentRecord;

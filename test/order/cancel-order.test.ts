@@ -1,10 +1,20 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, test } from 'node:test';
-import { OrderEvent } from '../../gen/sluice/event/v1/order_event.ts';
 import { CloseReason, OrderStatus } from '../../gen/sluice/order/v1/order.ts';
+import { statusName } from '../../services/order/order.ts';
 import { failpoints } from '../../services/runtime/failpoints.ts';
+import { Refusal } from '../../services/runtime/refusals.ts';
 import { eventually } from '../support/eventually.ts';
-import { type OrderBench, type OrderProcess, orderRequest, startOrderBench } from './support.ts';
+import {
+  type OrderBench,
+  type OrderProcess,
+  orderRequest,
+  startOrderBench,
+  within,
+} from './support.ts';
+
+/** What the fake stock charges for one unit of SKU 1. */
+const price = { currencyCode: 'EUR', minorUnits: 100n };
 
 let bench: OrderBench;
 let order: OrderProcess;
@@ -15,7 +25,11 @@ before(async () => {
   order = await bench.start();
   other = await bench.start();
 });
-afterEach(() => failpoints.clear());
+afterEach(() => {
+  failpoints.clear();
+  bench.payment.onClose = () => 'CLOSED';
+  bench.payment.onRefund = () => true;
+});
 after(() => bench.stop());
 
 async function create(userId: bigint): Promise<bigint> {
@@ -31,9 +45,13 @@ async function setStatus(orderId: bigint, status: OrderStatus): Promise<void> {
   );
 }
 
-async function eventsOf(orderId: bigint): Promise<OrderEvent[]> {
-  const mine = bench.published.filter(({ key }) => key === String(orderId));
-  return mine.map(({ value }) => OrderEvent.decode(value));
+async function pay(orderId: bigint): Promise<void> {
+  await order.client.recordPayment({ orderId, paymentId: 5n, amount: price });
+}
+
+async function statesOf(orderId: bigint): Promise<string[]> {
+  const { transitions } = await order.client.getOrderHistory({ orderId, userId: 0n });
+  return transitions.map(({ toStatus }) => statusName(toStatus));
 }
 
 test('a pending order is cancelled with its reason, history and event', async () => {
@@ -44,8 +62,8 @@ test('a pending order is cancelled with its reason, history and event', async ()
   assert.equal(cancelled?.version, 2);
   const { order: read } = await order.client.getOrder({ orderId, userId: 1n });
   assert.deepEqual(read, cancelled);
-  await eventually(async () => (await eventsOf(orderId)).length >= 2, 'both events are published');
-  const events = await eventsOf(orderId);
+  await eventually(() => bench.eventsOf(orderId).length >= 2, 'both events are published');
+  const events = bench.eventsOf(orderId);
   assert.deepEqual(
     events.map(({ version, status }) => [version, status]),
     [
@@ -65,18 +83,127 @@ test('cancelling again answers the order unchanged and leaves no second event', 
   assert.equal(transitions.length, 2);
 });
 
-for (const name of ['PAID', 'REFUNDING', 'REFUNDED'] as const) {
-  test(`an order that is ${name} cannot be cancelled and stays as it is`, async () => {
+for (const name of ['REFUNDING', 'REFUNDED'] as const) {
+  test(`an order that is ${name} is answered as it is, and payment is not asked`, async () => {
     const userId = 10n + BigInt(OrderStatus[`ORDER_STATUS_${name}`]);
     const orderId = await create(userId);
     await setStatus(orderId, OrderStatus[`ORDER_STATUS_${name}`]);
-    await assert.rejects(order.client.cancelOrder({ orderId, userId }), {
-      reason: 'ILLEGAL_TRANSITION',
-    });
-    const { order: read } = await order.client.getOrder({ orderId, userId });
-    assert.equal(read?.status, OrderStatus[`ORDER_STATUS_${name}`]);
+    const { order: answered } = await order.client.cancelOrder({ orderId, userId });
+    assert.equal(answered?.status, OrderStatus[`ORDER_STATUS_${name}`]);
+    assert.equal(answered?.version, 2);
+    assert.ok(!bench.payment.refunded.includes(orderId));
   });
 }
+
+test('a ticket that is no order yet cannot be cancelled', async () => {
+  const orderId = await create(20n);
+  await setStatus(orderId, OrderStatus.ORDER_STATUS_QUEUED);
+  await assert.rejects(order.client.cancelOrder({ orderId, userId: 20n }), {
+    reason: 'ILLEGAL_TRANSITION',
+  });
+});
+
+test('an order whose payment has not begun is cancelled without payment', async () => {
+  const orderId = await create(21n);
+  bench.payment.onClose = () => assert.fail('payment was asked');
+  await order.client.cancelOrder({ orderId, userId: 21n });
+  assert.ok(!bench.payment.closed.includes(orderId));
+});
+
+test('a begun payment is voided first; only then is the order cancelled', async () => {
+  const orderId = await create(22n);
+  await order.client.beginPayment({ orderId, userId: 22n });
+  let statusAtClose: OrderStatus | undefined;
+  bench.payment.onClose = async () => {
+    const { order: read } = await order.client.getOrder({ orderId, userId: 22n });
+    statusAtClose = read?.status;
+    return 'CLOSED' as const;
+  };
+  const { order: cancelled } = await order.client.cancelOrder({ orderId, userId: 22n });
+  assert.equal(statusAtClose, OrderStatus.ORDER_STATUS_PENDING);
+  assert.equal(cancelled?.status, OrderStatus.ORDER_STATUS_CANCELLED);
+  assert.equal(cancelled?.closeReason, CloseReason.CLOSE_REASON_USER);
+});
+
+test('while payment cannot say that a session is void, the order stays pending', async () => {
+  const orderId = await create(23n);
+  await order.client.beginPayment({ orderId, userId: 23n });
+  bench.payment.onClose = () => {
+    throw new Refusal('OUTCOME_UNKNOWN');
+  };
+  await assert.rejects(order.client.cancelOrder({ orderId, userId: 23n }), {
+    reason: 'OUTCOME_UNKNOWN',
+  });
+  const { order: read } = await order.client.getOrder({ orderId, userId: 23n });
+  assert.equal(read?.status, OrderStatus.ORDER_STATUS_PENDING);
+  bench.payment.onClose = () => 'CLOSED';
+  const { order: cancelled } = await order.client.cancelOrder({ orderId, userId: 23n });
+  assert.equal(cancelled?.version, 2);
+});
+
+test('an order whose payment turns out paid is refunded instead, once it is recorded', async () => {
+  const orderId = await create(24n);
+  await order.client.beginPayment({ orderId, userId: 24n });
+  bench.payment.onClose = () => {
+    // The payment is told to the order a little after it was found to be paid.
+    setTimeout(() => void pay(orderId), 60);
+    return 'PAID';
+  };
+  const { order: answered } = await order.client.cancelOrder({ orderId, userId: 24n });
+  assert.equal(answered?.status, OrderStatus.ORDER_STATUS_REFUNDING);
+  assert.deepEqual(await statesOf(orderId), ['PENDING', 'PAID', 'REFUNDING']);
+  assert.equal(bench.payment.refunded.filter((id) => id === orderId).length, 1);
+});
+
+test('an order whose payment is paid but never told is unknown, not cancelled', async () => {
+  const orderId = await create(25n);
+  await order.client.beginPayment({ orderId, userId: 25n });
+  bench.payment.onClose = () => 'PAID';
+  await assert.rejects(order.client.cancelOrder({ orderId, userId: 25n }, within(1_000)), {
+    reason: 'OUTCOME_UNKNOWN',
+  });
+  assert.deepEqual(await statesOf(orderId), ['PENDING']);
+});
+
+test('a paid order is refunded: payment has it on record before the order says so', async () => {
+  const orderId = await create(26n);
+  await pay(orderId);
+  let statusAtRefund: OrderStatus | undefined;
+  let asked = 0;
+  bench.payment.onRefund = async () => {
+    const { order: read } = await order.client.getOrder({ orderId, userId: 26n });
+    statusAtRefund = read?.status;
+    asked += 1;
+    // At first payment has not written down yet that this payment is the order's.
+    return asked > 2;
+  };
+  const { order: answered } = await order.client.cancelOrder({ orderId, userId: 26n });
+  assert.equal(statusAtRefund, OrderStatus.ORDER_STATUS_PAID);
+  assert.equal(answered?.status, OrderStatus.ORDER_STATUS_REFUNDING);
+  assert.equal(asked, 3);
+  const again = await order.client.cancelOrder({ orderId, userId: 26n });
+  assert.deepEqual(again.order, answered);
+  assert.equal(asked, 3);
+});
+
+test('while payment cannot take the refund on record, a paid order stays paid', async () => {
+  const orderId = await create(27n);
+  await pay(orderId);
+  bench.payment.onRefund = () => {
+    throw new Refusal('OUTCOME_UNKNOWN');
+  };
+  await assert.rejects(order.client.cancelOrder({ orderId, userId: 27n }), {
+    reason: 'OUTCOME_UNKNOWN',
+  });
+  assert.deepEqual(await statesOf(orderId), ['PENDING', 'PAID']);
+});
+
+test('another user can neither cancel an order nor have it refunded', async () => {
+  const orderId = await create(28n);
+  await pay(orderId);
+  await assert.rejects(order.client.cancelOrder({ orderId, userId: 29n }), { reason: 'NOT_FOUND' });
+  assert.ok(!bench.payment.refunded.includes(orderId));
+});
 
 test('many cancels at once over two processes make one transition', async () => {
   const orderId = await create(3n);
@@ -87,35 +214,31 @@ test('many cancels at once over two processes make one transition', async () => 
   for (const { order: cancelled } of answers) assert.equal(cancelled?.version, 2);
   const { transitions } = await order.client.getOrderHistory({ orderId, userId: 3n });
   assert.equal(transitions.length, 2);
-  await eventually(async () => (await eventsOf(orderId)).length >= 2, 'both events are published');
-  assert.equal((await eventsOf(orderId)).length, 2);
+  await eventually(() => bench.eventsOf(orderId).length >= 2, 'both events are published');
+  assert.equal(bench.eventsOf(orderId).length, 2);
 });
 
-test('a cancel that loses the race against a payment is refused and changes nothing', async () => {
+test('a cancel that loses the race against a payment refunds what it finds paid', async () => {
   const orderId = await create(4n);
-  // The payment commits after the cancel has read the order and before it writes.
   const { database } = order.shards.placeOfOrder(orderId);
   const transaction = database.transaction.bind(database);
   let raced = false;
+  // The payment commits after the cancel was taken in and before it has the order's lock.
   database.transaction = (async (options, work) => {
     if (!raced) {
       raced = true;
-      await setStatus(orderId, OrderStatus.ORDER_STATUS_PAID);
+      await other.client.recordPayment({ orderId, paymentId: 5n, amount: price });
     }
     return await transaction(options, work);
   }) as typeof database.transaction;
   try {
-    await assert.rejects(order.client.cancelOrder({ orderId, userId: 4n }), {
-      reason: 'ILLEGAL_TRANSITION',
-    });
+    const { order: answered } = await order.client.cancelOrder({ orderId, userId: 4n });
+    assert.equal(answered?.status, OrderStatus.ORDER_STATUS_REFUNDING);
   } finally {
     database.transaction = transaction;
   }
   assert.equal(raced, true);
-  const { order: read } = await order.client.getOrder({ orderId, userId: 4n });
-  assert.equal(read?.status, OrderStatus.ORDER_STATUS_PAID);
-  const { transitions } = await order.client.getOrderHistory({ orderId, userId: 4n });
-  assert.equal(transitions.length, 1);
+  assert.deepEqual(await statesOf(orderId), ['PENDING', 'PAID', 'REFUNDING']);
 });
 
 test('2,000 cancels at once leave the creation of orders alive', async () => {
