@@ -1,0 +1,104 @@
+import { RefundStatus } from '../../gen/sluice/payment/v1/payment.ts';
+import type { Deadline } from '../runtime/deadline.ts';
+import { failpoints } from '../runtime/failpoints.ts';
+import type { Log } from '../runtime/log.ts';
+import { type Pool, type PoolConnection, transaction } from '../runtime/mysql.ts';
+import type { PaymentMetrics } from './payment-metrics.ts';
+import type { RefundState } from './provider.ts';
+import {
+  applyRefundState,
+  contradicts,
+  isOver,
+  type Refund,
+  surplusRequestId,
+  Told,
+} from './refund.ts';
+import { lockRefunds, writeRefund } from './refund-store.ts';
+
+/** What a provider's word on a refund came to. */
+export interface ReportedRefund {
+  readonly effect: 'applied' | 'ignored' | 'contradiction';
+  /** The refund after it. */
+  readonly refund: Refund;
+}
+
+/** What a provider says of a refund. */
+export interface RefundReport {
+  readonly refundId: bigint;
+  readonly state: RefundState;
+}
+
+/**
+ * Moves refunds inside a transaction of the caller's, one report each; undefined where there is no such refund. A refund
+ * that is over is due at once for telling order, unless order never learns of it.
+ */
+export async function moveRefunds(
+  connection: PoolConnection,
+  reports: readonly RefundReport[],
+): Promise<(ReportedRefund | undefined)[]> {
+  const refunds = await lockRefunds(
+    connection,
+    reports.map(({ refundId }) => refundId),
+  );
+  const results: (ReportedRefund | undefined)[] = [];
+  for (const { refundId, state } of reports) {
+    const before = refunds.get(refundId);
+    const after = before && applyRefundState(before, state);
+    if (before === undefined) {
+      results.push(undefined);
+    } else if (after === undefined) {
+      const effect = contradicts(before, state) ? 'contradiction' : 'ignored';
+      results.push({ effect, refund: before });
+    } else {
+      refunds.set(refundId, after);
+      await writeRefund(connection, after, nextTimeOf(after));
+      results.push({ effect: 'applied', refund: after });
+    }
+  }
+  return results;
+}
+
+/** Applies what the provider answered to a refund. @throws Refusal OUTCOME_UNKNOWN, DEPENDENCY_DOWN */
+export async function applyRefundReport(
+  { pool, metrics, log }: RefundReporting,
+  report: RefundReport,
+  deadline: Deadline,
+): Promise<Refund | undefined> {
+  const [reported] = await transaction(pool, { deadline }, async (connection) => {
+    const moved = await moveRefunds(connection, [report]);
+    if (failpoints.on) await failpoints.hit('payment.before_refund_commit', { ...report });
+    return moved;
+  });
+  if (failpoints.on) await failpoints.hit('payment.after_refund_commit', { ...report });
+  if (reported) noteRefund({ metrics, log }, reported);
+  return reported?.refund;
+}
+
+export interface RefundReporting {
+  readonly pool: Pool;
+  readonly metrics: Pick<PaymentMetrics, 'refunds'>;
+  readonly log: Log;
+}
+
+/** Counts a refund that is over, and calls an operator where only one can help. */
+export function noteRefund(
+  { metrics, log }: Omit<RefundReporting, 'pool'>,
+  { effect, refund }: ReportedRefund,
+): void {
+  const { failure } = refund;
+  const refundId = String(refund.refundId);
+  if (effect === 'contradiction') {
+    log.error({ refundId }, 'the provider contradicts what it said of a refund; look at both');
+  }
+  if (effect !== 'applied' || !isOver(refund)) return;
+  const failed = refund.status === RefundStatus.REFUND_STATUS_FAILED;
+  metrics.refunds.inc({ status: failed ? 'failed' : 'succeeded' });
+  if (failed) log.error({ refundId, failure }, 'the provider refused a refund for good');
+}
+
+/** Order learns of refunds that succeeded, unless the payment never paid it. */
+function nextTimeOf({ status, requestId, told }: Refund): 'now' | 'never' | 'unchanged' {
+  if (status === RefundStatus.REFUND_STATUS_FAILED) return 'never';
+  if (status !== RefundStatus.REFUND_STATUS_SUCCEEDED) return 'unchanged';
+  return requestId === surplusRequestId || told === Told.all ? 'never' : 'now';
+}

@@ -1,0 +1,17 @@
+/** How long a repeated attempt waits: the first wait, doubled each time, up to the greatest. */
+export interface Backoff {
+  readonly firstMs: number;
+  readonly maxMs: number;
+}
+
+/** Beyond this the greatest wait is reached anyway, and 2^n would outgrow a number. */
+const doublingsMax = 20;
+
+/**
+ * The time of the next attempt as SQL, for a row that counts its `attempts`. Numbers only, so it may stand in a statement.
+ * In an UPDATE it must come before `attempts` is raised: MySQL assigns from left to right.
+ */
+export function nextTimeSql({ firstMs, maxMs }: Backoff): string {
+  const waitMs = `LEAST(${maxMs}, ${firstMs} * POW(2, LEAST(attempts, ${doublingsMax})))`;
+  return `NOW(3) + INTERVAL CAST(${waitMs} AS UNSIGNED) * 1000 MICROSECOND`;
+}

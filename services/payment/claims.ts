@@ -1,0 +1,77 @@
+import type { PaymentSettlement } from '../../gen/sluice/payment/v1/payment.ts';
+import type { Deadline } from '../runtime/deadline.ts';
+import { failpoints } from '../runtime/failpoints.ts';
+import { type Pool, query, transaction } from '../runtime/mysql.ts';
+import { type Backoff, nextTimeSql } from './backoff.ts';
+import type { Payment } from './payment.ts';
+import { type PaymentRow, paymentColumns, toPayment } from './payment-store.ts';
+import type { Refund } from './refund.ts';
+import { type RefundRow, refundColumns, toRefund } from './refund-store.ts';
+
+export interface Claim {
+  /** How long the claimed rows are left to this process, longer with each attempt. */
+  readonly backoff: Backoff;
+  readonly max: number;
+}
+
+/**
+ * Claims payments whose time has come: their next time is moved and committed before anything remote is done, so that
+ * no other process takes them meanwhile, and one does if this one dies.
+ */
+export async function claimPayments(
+  pool: Pool,
+  { settlement, backoff, max }: Claim & { readonly settlement: PaymentSettlement },
+  deadline: Deadline,
+): Promise<Payment[]> {
+  const claimed = await transaction(pool, { deadline }, async (connection) => {
+    const [rows] = await connection.query<PaymentRow[]>(
+      `SELECT ${paymentColumns} FROM payments WHERE settlement = ? AND next_time <= NOW(3)
+       ORDER BY next_time LIMIT ? FOR UPDATE SKIP LOCKED`,
+      [settlement, max],
+    );
+    if (rows.length === 0) return [];
+    await connection.query(
+      `UPDATE payments SET next_time = ${nextTimeSql(backoff)}, attempts = attempts + 1 WHERE payment_id IN (?)`,
+      [rows.map((row) => row.payment_id)],
+    );
+    return rows.map(toPayment);
+  });
+  if (failpoints.on && claimed.length > 0) await failpoints.hit('payment.after_claim_payments');
+  return claimed;
+}
+
+/** Claims refunds for `leaseMs`; a failed attempt is put off by `postponeRefund`. */
+export async function claimRefunds(
+  pool: Pool,
+  { leaseMs, max }: { readonly leaseMs: number; readonly max: number },
+  deadline: Deadline,
+): Promise<Refund[]> {
+  const claimed = await transaction(pool, { deadline }, async (connection) => {
+    const [rows] = await connection.query<RefundRow[]>(
+      `SELECT ${refundColumns} FROM refunds WHERE next_time <= NOW(3)
+       ORDER BY next_time LIMIT ? FOR UPDATE SKIP LOCKED`,
+      [max],
+    );
+    if (rows.length === 0) return [];
+    await connection.query(
+      `UPDATE refunds SET next_time = NOW(3) + INTERVAL ? * 1000 MICROSECOND, attempts = attempts + 1
+       WHERE refund_id IN (?)`,
+      [leaseMs, rows.map((row) => row.refund_id)],
+    );
+    return rows.map(toRefund);
+  });
+  if (failpoints.on && claimed.length > 0) await failpoints.hit('payment.after_claim_refunds');
+  return claimed;
+}
+
+/** Puts the next attempt at a claimed refund off, longer with each. */
+export async function postponeRefund(
+  pool: Pool,
+  refundId: bigint,
+  backoff: Backoff,
+  deadline: Deadline,
+): Promise<void> {
+  const statement = `UPDATE refunds SET next_time = ${nextTimeSql(backoff)}
+    WHERE refund_id = ? AND next_time IS NOT NULL`;
+  await query(pool, statement, [refundId], { deadline });
+}

@@ -1,0 +1,143 @@
+import { Deadline } from '../runtime/deadline.ts';
+import { ConfigError } from '../runtime/env.ts';
+import { failpoints } from '../runtime/failpoints.ts';
+import { startGrpcServer } from '../runtime/grpc-server.ts';
+import { Lifecycle } from '../runtime/lifecycle.ts';
+import { createLog, type Log } from '../runtime/log.ts';
+import type { Loop } from '../runtime/loop.ts';
+import { createMetrics } from '../runtime/metrics.ts';
+import { createPool, type Pool, query } from '../runtime/mysql.ts';
+import { startObservabilityServer } from '../runtime/observability-server.ts';
+import { createTokens } from '../runtime/tokens.ts';
+import { type AfterSettling, createApplySessionState } from './apply-session-state.ts';
+import { createClosePayment } from './close-payment.ts';
+import type { PaymentConfig } from './config.ts';
+import { createCreatePayment } from './create-payment.ts';
+import { createHandleWebhook } from './handle-webhook.ts';
+import { connectOrder, type OrderGateway } from './order-gateway.ts';
+import { createPacedProvider } from './paced-provider.ts';
+import { createPaymentMetrics } from './payment-metrics.ts';
+import { createPaymentService } from './payment-server.ts';
+import { createPaymentSessions } from './payment-session.ts';
+import { startPollSessions } from './poll-sessions.ts';
+import type { PaymentProvider } from './provider.ts';
+import { createProvider } from './providers/create-provider.ts';
+import { createRecordPayments, startRecordPayments } from './record-payments.ts';
+import { createRefundUseCases } from './refund-payment.ts';
+import { startRefundWorker } from './refund-worker.ts';
+import { startWatchWork } from './watch-work.ts';
+
+/** What tests replace; everything else is built from the configuration. */
+export interface PaymentOverrides {
+  readonly provider?: PaymentProvider;
+  readonly order?: OrderGateway;
+  readonly log?: Log;
+}
+
+/** A running payment service. */
+export interface RunningPayment {
+  readonly port: number;
+  readonly metricsPort: number;
+  readonly lifecycle: Lifecycle;
+  readonly log: Log;
+}
+
+const readyDeadlineMs = 1_000;
+
+/** Builds and starts the payment service; what was started is stopped again if a part cannot start. */
+export async function compose(
+  config: PaymentConfig,
+  overrides: PaymentOverrides = {},
+): Promise<RunningPayment> {
+  const wrong = failpoints.configure(config.failpoints);
+  if (wrong.length > 0) throw new ConfigError([`SLUICE_FAILPOINTS: not understood: ${wrong}`]);
+  const log = overrides.log ?? createLog('payment', config.logLevel);
+  const lifecycle = new Lifecycle(log);
+  try {
+    return await start(config, overrides, log, lifecycle);
+  } catch (error) {
+    await lifecycle.stop();
+    throw error;
+  }
+}
+
+async function start(
+  config: PaymentConfig,
+  overrides: PaymentOverrides,
+  log: Log,
+  lifecycle: Lifecycle,
+): Promise<RunningPayment> {
+  const registry = createMetrics('payment');
+  const metrics = createPaymentMetrics(registry);
+  const { breakerState } = metrics;
+  const { connectionsMax, pollMs } = config;
+  const database = `${config.databasePrefix}_payment`;
+  const pool = createPool(config.mysqlUrl, { database, connectionsMax });
+  lifecycle.add('database', () => pool.end());
+  const order =
+    overrides.order ?? connectOrder({ addresses: config.orderAddresses, log, breakerState });
+  lifecycle.add('order gateway', () => order.close());
+  const { callsPerSecond, sessionsInFlightMax } = config;
+  const provider = createPacedProvider(overrides.provider ?? createProvider(config.provider, log), {
+    log,
+    callsPerSecond,
+    sessionsInFlightMax,
+    metrics,
+  });
+  lifecycle.add('provider', () => provider.close());
+  const providers = new Map([[provider.name, provider]]);
+
+  const refundLoop: { loop?: Loop } = {};
+  const wakeRefunds = (): void => refundLoop.loop?.wake();
+  const recordPayments = createRecordPayments({ pool, order, wakeRefunds, metrics, log });
+  lifecycle.add('records', () => recordPayments.close());
+  const afterSettling: AfterSettling = { tellOrder: recordPayments.tellSoon, wakeRefunds };
+  const applySessionState = createApplySessionState({ pool, afterSettling, log });
+  const sessions = createPaymentSessions({ pool, providers, applySessionState, log });
+  const webhooks = createHandleWebhook({ pool, providers, afterSettling, metrics, log });
+  lifecycle.add('webhooks', () => webhooks.close());
+
+  const refundWorker = startRefundWorker({ pool, providers, order, metrics, log });
+  refundLoop.loop = refundWorker;
+  lifecycle.add('refunds', () => refundWorker.stop());
+  const recording = startRecordPayments({ pool, recordPayments, log });
+  lifecycle.add('telling order', () => recording.stop());
+  const polling = startPollSessions({ pool, sessions, pollMs, log });
+  lifecycle.add('polling', () => polling.stop());
+  const watch = startWatchWork({ pool, metrics, log });
+  lifecycle.add('watch over work', () => watch.stop());
+
+  const createPayment = createCreatePayment({
+    ...{ pool, order, sessions, pollMs },
+    provider: provider.name,
+  });
+  const closePayment = createClosePayment({ pool, sessions });
+  const refunds = createRefundUseCases({ pool, recordPayments, wakeRefunds, metrics });
+  const server = await startGrpcServer({
+    host: config.listen,
+    port: config.port,
+    services: [
+      createPaymentService({ pool, createPayment, closePayment, refunds, webhooks, metrics }),
+    ],
+    tokens: createTokens({ secret: config.tokenSecret }),
+    log,
+    inFlightMax: config.inFlightMax,
+  });
+  lifecycle.add('grpc server', () => server.stop());
+  const observability = await startObservabilityServer({
+    port: config.metricsPort,
+    registry: registry.registry,
+    ready: () => notReady(pool, order),
+  });
+  lifecycle.add('observability server', () => observability.stop());
+  return { port: server.port, metricsPort: observability.port, lifecycle, log };
+}
+
+/** The provider is not among them: webhooks and reads go on without it. */
+async function notReady(pool: Pool, order: OrderGateway): Promise<string[]> {
+  const waitingFor: string[] = [];
+  const deadline = Deadline.after(readyDeadlineMs);
+  await query(pool, 'SELECT 1', [], { deadline }).catch(() => waitingFor.push('mysql'));
+  if (!order.connected()) waitingFor.push('order');
+  return waitingFor;
+}

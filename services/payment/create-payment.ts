@@ -1,0 +1,121 @@
+import type { RowDataPacket } from 'mysql2/promise';
+import { PaymentSettlement } from '../../gen/sluice/payment/v1/payment.ts';
+import type { Deadline } from '../runtime/deadline.ts';
+import { failpoints } from '../runtime/failpoints.ts';
+import {
+  duplicateKeyErrno,
+  mysqlErrno,
+  type Pool,
+  type PoolConnection,
+  transaction,
+} from '../runtime/mysql.ts';
+import { Refusal } from '../runtime/refusals.ts';
+import type { OrderGateway } from './order-gateway.ts';
+import { canStillBePaid, type Payment } from './payment.ts';
+import { nextId } from './payment-id.ts';
+import type { PaymentSessions } from './payment-session.ts';
+import { insertPayment, type NewPayment, readPaymentsOfOrder } from './payment-store.ts';
+
+/** Names one attempt of a buyer to pay an order. */
+export interface PaymentAttempt {
+  readonly orderId: bigint;
+  readonly userId: bigint;
+  readonly requestId: string;
+}
+
+/**
+ * Opens a payment of an order; the same attempt again is answered with the payment that it has opened.
+ *
+ * @throws Refusal NOT_FOUND (also for another user's order), ILLEGAL_TRANSITION (the order cannot be paid any more, is
+ *   paid, or was tried too often), OVERLOADED, DEPENDENCY_DOWN, OUTCOME_UNKNOWN (the same attempt again settles it)
+ */
+export type CreatePayment = (attempt: PaymentAttempt, deadline: Deadline) => Promise<Payment>;
+
+export interface CreatePaymentOptions {
+  readonly pool: Pool;
+  readonly order: Pick<OrderGateway, 'beginPayment'>;
+  readonly sessions: Pick<PaymentSessions, 'open'>;
+  /** Who takes new payments. */
+  readonly provider: string;
+  readonly pollMs: number;
+}
+
+/** Attempts to pay one order. */
+export const attemptsMax = 20;
+
+export function createCreatePayment(options: CreatePaymentOptions): CreatePayment {
+  const { pool, sessions } = options;
+  return async (attempt, deadline) => {
+    const before = await readAttempt(pool, attempt, deadline);
+    const payment = before ?? (await begin(options, attempt, deadline));
+    const isOpened = payment.paymentUrl !== '' || !canStillBePaid(payment);
+    return isOpened ? payment : await sessions.open(payment, deadline);
+  };
+}
+
+async function begin(
+  { pool, order, provider, pollMs }: CreatePaymentOptions,
+  attempt: PaymentAttempt,
+  deadline: Deadline,
+): Promise<Payment> {
+  const { orderId, userId, requestId } = attempt;
+  if (failpoints.on) await failpoints.hit('payment.before_begin', { orderId });
+  const { total, expireTime } = await order.beginPayment(orderId, userId, deadline);
+  if (failpoints.on) await failpoints.hit('payment.after_begin', { orderId });
+  const paymentId = nextId();
+  const fresh = { paymentId, orderId, userId, requestId, provider, amount: total, expireTime };
+  try {
+    await insert(pool, fresh, pollMs, deadline);
+  } catch (error) {
+    // A copy of this very attempt was faster.
+    if (mysqlErrno(error) !== duplicateKeyErrno) throw error;
+  }
+  if (failpoints.on) await failpoints.hit('payment.after_insert_payment', { orderId });
+  const stored = await readAttempt(pool, attempt, deadline);
+  if (stored === undefined) throw new Refusal('OUTCOME_UNKNOWN', 'The payment was not stored');
+  return stored;
+}
+
+async function insert(
+  pool: Pool,
+  payment: NewPayment,
+  pollMs: number,
+  deadline: Deadline,
+): Promise<void> {
+  await transaction(pool, { deadline }, async (connection) => {
+    await requirePayable(connection, payment.orderId);
+    await insertPayment(connection, payment, pollMs);
+    if (failpoints.on) await failpoints.hit('payment.before_insert_commit');
+  });
+}
+
+/** Order refuses what is paid or closed; this refuses what is about to be, and who tries for ever. */
+async function requirePayable(connection: PoolConnection, orderId: bigint): Promise<void> {
+  const paying = [
+    PaymentSettlement.PAYMENT_SETTLEMENT_AWAITING,
+    PaymentSettlement.PAYMENT_SETTLEMENT_RECORDED,
+  ];
+  const [rows] = await connection.query<RowDataPacket[]>(
+    `SELECT COUNT(*) AS attempts, COALESCE(SUM(settlement IN (?)), 0) AS paying,
+       (SELECT COUNT(*) FROM closed_orders WHERE order_id = ?) AS closed FROM payments WHERE order_id = ?`,
+    [paying, orderId, orderId],
+  );
+  const { attempts, paying: paid, closed } = rows[0] as RowDataPacket;
+  if (Number(closed) > 0) throw new Refusal('ILLEGAL_TRANSITION', 'The order is being closed');
+  if (Number(paid) > 0) throw new Refusal('ILLEGAL_TRANSITION', 'The order is being paid');
+  if (Number(attempts) >= attemptsMax) {
+    const message = `The order was tried to be paid ${attemptsMax} times; make a new order`;
+    throw new Refusal('ILLEGAL_TRANSITION', message);
+  }
+}
+
+async function readAttempt(
+  pool: Pool,
+  { orderId, userId, requestId }: PaymentAttempt,
+  deadline: Deadline,
+): Promise<Payment | undefined> {
+  const payments = await readPaymentsOfOrder(pool, orderId, deadline);
+  const found = payments.find((payment) => payment.requestId === requestId);
+  if (found && found.userId !== userId) throw new Refusal('NOT_FOUND', 'There is no such order');
+  return found;
+}

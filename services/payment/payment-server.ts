@@ -1,0 +1,116 @@
+import type { Payment as PaymentMessage } from '../../gen/sluice/payment/v1/payment.ts';
+import {
+  CloseResult,
+  PaymentServiceDefinition,
+  type PaymentServiceImplementation,
+} from '../../gen/sluice/payment/v1/payment_service.ts';
+import type { Deadline } from '../runtime/deadline.ts';
+import type { DeadlineContext } from '../runtime/grpc-deadline.ts';
+import { encodeWhole } from '../runtime/grpc-messages.ts';
+import { type ServerService, service } from '../runtime/grpc-server.ts';
+import type { Pool } from '../runtime/mysql.ts';
+import { Refusal, type RefusalReason, refusalTable } from '../runtime/refusals.ts';
+import type { ClosePayment } from './close-payment.ts';
+import type { CreatePayment } from './create-payment.ts';
+import type { HandleWebhook } from './handle-webhook.ts';
+import type { Payment } from './payment.ts';
+import { paymentMessage, refundMessage } from './payment-message.ts';
+import type { PaymentMetrics } from './payment-metrics.ts';
+import {
+  attemptOf,
+  rawWebhookOf,
+  refundWishOf,
+  requireName,
+  requireOrderId,
+} from './payment-requests.ts';
+import { readPayment, readPaymentsOfOrder } from './payment-store.ts';
+import type { RefundUseCases } from './refund-payment.ts';
+import { readRefunds } from './refund-store.ts';
+
+export interface PaymentServerOptions {
+  readonly pool: Pool;
+  readonly createPayment: CreatePayment;
+  readonly closePayment: ClosePayment;
+  readonly refunds: RefundUseCases;
+  readonly webhooks: Pick<HandleWebhook, 'handle'>;
+  readonly metrics: Pick<PaymentMetrics, 'created'>;
+}
+
+/** Turns calls into use cases: checks what came in, and answers what came of it. */
+export function createPaymentService(options: PaymentServerOptions): ServerService {
+  const { pool, createPayment, closePayment, refunds, webhooks, metrics } = options;
+  const implementation: PaymentServiceImplementation<DeadlineContext> = {
+    async createPayment(request, { deadline }) {
+      try {
+        const payment = await createPayment(attemptOf(request), deadline);
+        const [message] = await messagesOf(pool, [payment], deadline);
+        metrics.created.inc({ status: 'success' });
+        return { payment: message };
+      } catch (error) {
+        metrics.created.inc({ status: statusOf(error) });
+        throw error;
+      }
+    },
+
+    async getPayment({ paymentId, userId }, { deadline }) {
+      requireName('payment_id', paymentId, userId);
+      const payment = await readPayment(pool, paymentId, deadline);
+      if (payment === undefined || isOfAnother(payment, userId)) {
+        throw new Refusal('NOT_FOUND', 'There is no such payment');
+      }
+      const [message] = await messagesOf(pool, [payment], deadline);
+      return { payment: message };
+    },
+
+    async listPayments({ orderId, userId }, { deadline }) {
+      requireName('order_id', orderId, userId);
+      const payments = await readPaymentsOfOrder(pool, orderId, deadline);
+      const own = payments.filter((payment) => !isOfAnother(payment, userId));
+      return { payments: await messagesOf(pool, own, deadline) };
+    },
+
+    async closePayment({ orderId }, { deadline }) {
+      requireOrderId(orderId);
+      const result = await closePayment(orderId, deadline);
+      return { result: CloseResult[`CLOSE_RESULT_${result}`] };
+    },
+
+    async refundPayment(request, { deadline }) {
+      const wish = refundWishOf(request);
+      const refund = await refunds.refundPayment(request.paymentId, wish, deadline);
+      return { refund: refundMessage(refund) };
+    },
+
+    async refundOrder({ orderId }, { deadline }) {
+      requireOrderId(orderId);
+      return { refund: refundMessage(await refunds.refundOrder(orderId, deadline)) };
+    },
+
+    async handleWebhook(request, { deadline }) {
+      return { duplicate: await webhooks.handle(rawWebhookOf(request), deadline) };
+    },
+  };
+  const definition = encodeWhole(PaymentServiceDefinition, ['handleWebhook']);
+  return service(definition, implementation, { adminOnly: ['refundPayment'] });
+}
+
+async function messagesOf(
+  pool: Pool,
+  payments: readonly Payment[],
+  deadline: Deadline,
+): Promise<PaymentMessage[]> {
+  const ids = payments.map(({ paymentId }) => paymentId);
+  const refunds = Map.groupBy(await readRefunds(pool, ids, deadline), (one) => one.paymentId);
+  return payments.map((payment) => paymentMessage(payment, refunds.get(payment.paymentId)));
+}
+
+function isOfAnother(payment: Payment, userId: bigint): boolean {
+  return userId !== 0n && payment.userId !== userId;
+}
+
+/** What the metric says of a request that was not answered with a payment. */
+function statusOf(error: unknown): 'rejected' | 'failed' | 'unknown' {
+  const reason: RefusalReason | undefined = error instanceof Refusal ? error.reason : undefined;
+  if (reason === 'OUTCOME_UNKNOWN') return 'unknown';
+  return reason !== undefined && refusalTable[reason].business ? 'rejected' : 'failed';
+}

@@ -1,0 +1,182 @@
+import { PaymentStatus } from '../../gen/sluice/payment/v1/payment.ts';
+import type { Deadline } from '../runtime/deadline.ts';
+import { failpoints } from '../runtime/failpoints.ts';
+import type { Log } from '../runtime/log.ts';
+import type { Pool } from '../runtime/mysql.ts';
+import { Refusal } from '../runtime/refusals.ts';
+import type { ApplySessionState } from './apply-session-state.ts';
+import { canStillBePaid, type Payment } from './payment.ts';
+import { isOrderClosed, readPayment, storeSession } from './payment-store.ts';
+import type { PaymentProvider, Session, SessionState } from './provider.ts';
+
+/** The session of a payment, on both sides: the provider's, and what is stored of it. */
+export interface PaymentSessions {
+  /**
+   * Opens the session, or takes over the one that an attempt before has opened; answers the payment as stored.
+   *
+   * @throws Refusal ILLEGAL_TRANSITION if the order is being closed; OVERLOADED, DEPENDENCY_DOWN, OUTCOME_UNKNOWN
+   */
+  open(payment: Payment, deadline: Deadline): Promise<Payment>;
+  /** Makes sure that the session cannot be paid any more, unless it was paid; answers the payment after it. */
+  void(payment: Payment, deadline: Deadline): Promise<Payment>;
+  /** Asks the provider and applies what it says. */
+  refresh(payment: Payment, deadline: Deadline): Promise<void>;
+}
+
+export interface PaymentSessionsOptions {
+  readonly pool: Pool;
+  readonly providers: ReadonlyMap<string, PaymentProvider>;
+  readonly applySessionState: ApplySessionState;
+  readonly log: Log;
+}
+
+const openMs = 5_000;
+const voidMs = 4_000;
+const readMs = 5_000;
+
+export function createPaymentSessions(options: PaymentSessionsOptions): PaymentSessions {
+  const { pool, applySessionState } = options;
+  const sessions: PaymentSessions = {
+    async open(payment, deadline) {
+      if (await isOrderClosed(pool, payment.orderId, deadline)) {
+        await sessions.void(payment, deadline);
+        throw orderCloses();
+      }
+      const session = await openAtProvider(options, payment, deadline);
+      if (session instanceof Refusal) {
+        // No repetition helps, so the attempt has failed, with the provider's word.
+        const state = { kind: 'failed', failure: session.message } as const;
+        return await apply(applySessionState, payment, undefined, state, deadline);
+      }
+      await storeSession(pool, payment.paymentId, session, deadline);
+      if (failpoints.on) await failpoints.hit('payment.after_store_session', infoOf(payment));
+      const stored = await readPayment(pool, payment.paymentId, deadline);
+      if (stored === undefined) throw new Refusal('OUTCOME_UNKNOWN', 'The payment is gone');
+      if (stored.status !== PaymentStatus.PAYMENT_STATUS_CLOSED) return stored;
+      await voidReference(options, stored, session.reference, deadline);
+      throw orderCloses();
+    },
+
+    async void(payment, deadline) {
+      if (!canStillBePaid(payment)) return payment;
+      if (payment.reference !== undefined) {
+        return await voidReference(options, payment, payment.reference, deadline);
+      }
+      // A session may have been opened whose answer was lost: the same key names it.
+      const session = await openAtProvider(options, payment, deadline);
+      if (!(session instanceof Refusal)) {
+        return await voidReference(options, payment, session.reference, deadline);
+      }
+      return await apply(applySessionState, payment, undefined, { kind: 'closed' }, deadline);
+    },
+
+    async refresh(payment, deadline) {
+      const { reference } = payment;
+      if (!canStillBePaid(payment)) return;
+      if (reference === undefined) {
+        await sessions.open(payment, deadline);
+        return;
+      }
+      const provider = providerOf(options, payment);
+      const state = await provider.readSession(reference, deadline.min(readMs));
+      if (failpoints.on) await failpoints.hit('payment.after_read_session', infoOf(payment));
+      if (state.kind === 'open') return;
+      await apply(applySessionState, payment, reference, state, deadline, { voided: false });
+    },
+  };
+  return sessions;
+}
+
+/** @returns a refusal if the provider refused for good, so that there is no session and never will be */
+async function openAtProvider(
+  options: PaymentSessionsOptions,
+  payment: Payment,
+  deadline: Deadline,
+): Promise<Session | Refusal> {
+  const { paymentId, orderId, amount, expireTime } = payment;
+  if (failpoints.on) await failpoints.hit('payment.before_session', infoOf(payment));
+  try {
+    const request = { paymentId, orderId, amount, expireTime };
+    const provider = providerOf(options, payment);
+    const session = await provider.openSession(request, deadline.min(openMs));
+    if (failpoints.on) await failpoints.hit('payment.after_session', infoOf(payment));
+    return session;
+  } catch (error) {
+    if (!isRefusedForGood(error)) throw error;
+    options.log.warn({ err: error }, 'the provider refused to open a session');
+    return error;
+  }
+}
+
+async function voidReference(
+  options: PaymentSessionsOptions,
+  payment: Payment,
+  reference: string,
+  deadline: Deadline,
+): Promise<Payment> {
+  if (failpoints.on) await failpoints.hit('payment.before_close', infoOf(payment));
+  const state = await closeAtProvider(options, payment, reference, deadline);
+  if (failpoints.on) await failpoints.hit('payment.after_close', infoOf(payment));
+  if (state.kind === 'open') {
+    throw new Refusal('OUTCOME_UNKNOWN', 'The provider did not void the session');
+  }
+  return await apply(options.applySessionState, payment, reference, state, deadline);
+}
+
+/** A session that the provider will not void is asked for; one that it does not even know cannot be paid. */
+async function closeAtProvider(
+  options: PaymentSessionsOptions,
+  payment: Payment,
+  reference: string,
+  deadline: Deadline,
+): Promise<SessionState> {
+  const provider = providerOf(options, payment);
+  try {
+    return await provider.closeSession(reference, deadline.min(voidMs));
+  } catch (error) {
+    if (!isRefusedForGood(error)) throw error;
+  }
+  try {
+    return await provider.readSession(reference, deadline.min(readMs));
+  } catch (error) {
+    if (!isRefusedForGood(error)) throw error;
+    const paymentId = String(payment.paymentId);
+    options.log.error({ paymentId, err: error }, 'the provider does not know a session of ours');
+    return { kind: 'closed' };
+  }
+}
+
+async function apply(
+  applySessionState: ApplySessionState,
+  { paymentId, provider }: Payment,
+  reference: string | undefined,
+  state: SessionState,
+  deadline: Deadline,
+  { voided } = { voided: true },
+): Promise<Payment> {
+  const report = { paymentId, provider, reference, state, voided };
+  const [reported] = await applySessionState([report], deadline);
+  if (reported === undefined) throw new Refusal('OUTCOME_UNKNOWN', 'The payment is gone');
+  if (voided && canStillBePaid(reported.payment)) {
+    throw new Refusal('OUTCOME_UNKNOWN', 'The payment has got a session meanwhile');
+  }
+  return reported.payment;
+}
+
+function providerOf({ providers }: PaymentSessionsOptions, payment: Payment): PaymentProvider {
+  const provider = providers.get(payment.provider);
+  if (provider) return provider;
+  throw new Refusal('DEPENDENCY_DOWN', `The provider ${payment.provider} is not configured`);
+}
+
+function isRefusedForGood(error: unknown): error is Refusal {
+  return error instanceof Refusal && error.reason === 'INVALID_REQUEST';
+}
+
+function orderCloses(): Refusal {
+  return new Refusal('ILLEGAL_TRANSITION', 'The order is being closed');
+}
+
+function infoOf({ paymentId, orderId }: Payment): { paymentId: bigint; orderId: bigint } {
+  return { paymentId, orderId };
+}

@@ -1,0 +1,190 @@
+import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
+import {
+  PaymentSettlement,
+  type PaymentStatus,
+  PaymentStatus as Status,
+} from '../../gen/sluice/payment/v1/payment.ts';
+import type { Deadline } from '../runtime/deadline.ts';
+import { type Pool, type PoolConnection, query } from '../runtime/mysql.ts';
+import type { Payment } from './payment.ts';
+import type { Session } from './provider.ts';
+
+/** A payment before it is stored; MySQL's clock dates it. */
+export type NewPayment = Pick<
+  Payment,
+  'paymentId' | 'orderId' | 'userId' | 'requestId' | 'provider' | 'amount' | 'expireTime'
+>;
+
+const columns = `payment_id, order_id, user_id, request_id, provider, provider_reference, payment_url,
+  status, settlement, amount_minor, currency, captured_minor, captured_currency, failure, session_over,
+  expire_time, create_time, update_time`;
+
+/** The payment, or undefined. */
+export async function readPayment(
+  pool: Pool,
+  paymentId: bigint,
+  deadline: Deadline,
+): Promise<Payment | undefined> {
+  const statement = `SELECT ${columns} FROM payments WHERE payment_id = ?`;
+  const rows = await query<PaymentRow[]>(pool, statement, [paymentId], { deadline });
+  return rows[0] && toPayment(rows[0]);
+}
+
+/** The payments of an order, oldest first. */
+export async function readPaymentsOfOrder(
+  pool: Pool,
+  orderId: bigint,
+  deadline: Deadline,
+): Promise<Payment[]> {
+  const statement = `SELECT ${columns} FROM payments WHERE order_id = ? ORDER BY payment_id`;
+  const rows = await query<PaymentRow[]>(pool, statement, [orderId], { deadline });
+  return rows.map(toPayment);
+}
+
+/** Locks payments in ascending order, as every writer of several does. */
+export async function lockPayments(
+  connection: PoolConnection,
+  paymentIds: readonly bigint[],
+): Promise<Map<bigint, Payment>> {
+  if (paymentIds.length === 0) return new Map();
+  const [rows] = await connection.query<PaymentRow[]>(
+    `SELECT ${columns} FROM payments WHERE payment_id IN (?) ORDER BY payment_id FOR UPDATE`,
+    [paymentIds],
+  );
+  return new Map(rows.map(toPayment).map((payment) => [payment.paymentId, payment]));
+}
+
+/** @throws the driver's error 1062 if the order has a payment with this request id */
+export async function insertPayment(
+  connection: PoolConnection,
+  payment: NewPayment,
+  firstPollMs: number,
+): Promise<void> {
+  const { paymentId, orderId, userId, requestId, provider, amount, expireTime } = payment;
+  await connection.query(
+    `INSERT INTO payments (payment_id, order_id, user_id, request_id, provider, status, amount_minor, currency,
+       expire_time, next_time, create_time, update_time)
+     VALUES (?, ?, ?, ?, ?, ${Status.PAYMENT_STATUS_PENDING}, ?, ?, ?,
+       NOW(3) + INTERVAL ? * 1000 MICROSECOND, NOW(3), NOW(3))`,
+    [
+      ...[paymentId, orderId, userId, Buffer.from(requestId, 'latin1'), provider],
+      ...[amount.minorUnits, amount.currencyCode, expireTime, firstPollMs],
+    ],
+  );
+}
+
+/** Notes where the buyer pays, unless the payment is over. */
+export async function storeSession(
+  pool: Pool,
+  paymentId: bigint,
+  { reference, paymentUrl }: Session,
+  deadline: Deadline,
+): Promise<void> {
+  const bytes = Buffer.from(reference, 'utf8');
+  await query(
+    pool,
+    `UPDATE payments SET provider_reference = ?, payment_url = ?, update_time = NOW(3)
+     WHERE payment_id = ? AND status IN (${Status.PAYMENT_STATUS_PENDING}, ${Status.PAYMENT_STATUS_FAILED})
+       AND session_over = 0 AND payment_url = ''
+       AND (provider_reference IS NULL OR provider_reference = ?)`,
+    [bytes, paymentUrl, paymentId, bytes],
+    { deadline },
+  );
+}
+
+/**
+ * Stores the new states of payments that the transaction has locked. One whose order must be told is due for that
+ * `tellAfterMs` later, because its process tells it at once; one whose session is over is polled no more.
+ */
+export async function writePayments(
+  connection: PoolConnection,
+  payments: readonly Payment[],
+  tellAfterMs: number,
+): Promise<void> {
+  if (payments.length === 0) return;
+  const row = `SELECT ? AS payment_id, ? AS status, ? AS settlement, ? AS reference, ? AS captured_minor,
+    ? AS captured_currency, ? AS failure, ? AS session_over`;
+  const values = payments.flatMap((payment) => [
+    ...[payment.paymentId, payment.status, payment.settlement],
+    payment.reference === undefined ? null : Buffer.from(payment.reference, 'utf8'),
+    ...[payment.captured?.minorUnits ?? null, payment.captured?.currencyCode ?? null],
+    ...[payment.failure, payment.sessionOver ? 1 : 0],
+  ]);
+  const awaiting = `n.settlement = ${PaymentSettlement.PAYMENT_SETTLEMENT_AWAITING}`;
+  await connection.query<ResultSetHeader>(
+    `UPDATE payments p JOIN (${payments.map(() => row).join(' UNION ALL ')}) n ON n.payment_id = p.payment_id
+     SET p.status = n.status, p.settlement = n.settlement, p.provider_reference = n.reference,
+       p.captured_minor = n.captured_minor, p.captured_currency = n.captured_currency, p.failure = n.failure,
+       p.session_over = n.session_over, p.attempts = IF(n.session_over, 0, p.attempts), p.update_time = NOW(3),
+       p.next_time = CASE WHEN ${awaiting} THEN NOW(3) + INTERVAL ${tellAfterMs} * 1000 MICROSECOND
+         WHEN n.session_over THEN NULL ELSE p.next_time END`,
+    values,
+  );
+}
+
+/** Whether the order is being closed, so that no session may be opened for it. */
+export async function isOrderClosed(
+  pool: Pool,
+  orderId: bigint,
+  deadline: Deadline,
+): Promise<boolean> {
+  const statement = 'SELECT order_id FROM closed_orders WHERE order_id = ?';
+  const rows = await query<RowDataPacket[]>(pool, statement, [orderId], { deadline });
+  return rows.length > 0;
+}
+
+/** From its commit on, a payment of the order that has not opened its session yet will not. */
+export async function closeOrder(pool: Pool, orderId: bigint, deadline: Deadline): Promise<void> {
+  const statement = `INSERT INTO closed_orders (order_id, create_time) VALUES (?, NOW(3))
+    ON DUPLICATE KEY UPDATE order_id = VALUES(order_id)`;
+  await query(pool, statement, [orderId], { deadline });
+}
+
+export interface PaymentRow extends RowDataPacket {
+  readonly payment_id: string;
+  readonly order_id: string;
+  readonly user_id: string;
+  readonly request_id: Buffer;
+  readonly provider: string;
+  readonly provider_reference: Buffer | null;
+  readonly payment_url: string;
+  readonly status: PaymentStatus;
+  readonly settlement: PaymentSettlement;
+  readonly amount_minor: string;
+  readonly currency: string;
+  readonly captured_minor: string | null;
+  readonly captured_currency: string | null;
+  readonly failure: string;
+  readonly session_over: number;
+  readonly expire_time: Date;
+  readonly create_time: Date;
+  readonly update_time: Date;
+}
+
+/** The columns that `toPayment` reads. */
+export const paymentColumns = columns;
+
+export function toPayment(row: PaymentRow): Payment {
+  const captured = row.captured_minor;
+  return {
+    paymentId: BigInt(row.payment_id),
+    orderId: BigInt(row.order_id),
+    userId: BigInt(row.user_id),
+    requestId: row.request_id.toString('latin1'),
+    provider: row.provider,
+    reference: row.provider_reference?.toString('utf8'),
+    paymentUrl: row.payment_url,
+    status: row.status,
+    settlement: row.settlement,
+    amount: { currencyCode: row.currency, minorUnits: BigInt(row.amount_minor) },
+    captured:
+      captured === null
+        ? undefined
+        : { currencyCode: row.captured_currency ?? '', minorUnits: BigInt(captured) },
+    failure: row.failure,
+    sessionOver: row.session_over === 1,
+    expireTime: row.expire_time,
+    createTime: row.create_time,
+    updateTime: row.update_time,
+  };
+}

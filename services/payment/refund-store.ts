@@ -1,0 +1,159 @@
+import type { RowDataPacket } from 'mysql2/promise';
+import { type RefundStatus, RefundStatus as Status } from '../../gen/sluice/payment/v1/payment.ts';
+import type { Deadline } from '../runtime/deadline.ts';
+import { type Pool, type PoolConnection, query } from '../runtime/mysql.ts';
+import type { Payment } from './payment.ts';
+import { nextId } from './payment-id.ts';
+import { type Refund, surplusRequestId, Told } from './refund.ts';
+
+/** A refund before it is stored, due at once. */
+export type NewRefund = Pick<
+  Refund,
+  'paymentId' | 'requestId' | 'amount' | 'whole' | 'reason' | 'restock'
+>;
+
+const columns = `refund_id, payment_id, request_id, amount_minor, currency, whole, status, reason, restock,
+  provider_reference, failure, told, create_time, update_time`;
+
+/** The refunds of payments, oldest first. */
+export async function readRefunds(
+  pool: Pool,
+  paymentIds: readonly bigint[],
+  deadline: Deadline,
+): Promise<Refund[]> {
+  if (paymentIds.length === 0) return [];
+  const rows = await query<RefundRow[]>(pool, ofPayments, [paymentIds], { deadline });
+  return rows.map(toRefund);
+}
+
+/** The refunds of a payment whose row the transaction has locked, oldest first. */
+export async function refundsOfLocked(
+  connection: PoolConnection,
+  paymentId: bigint,
+): Promise<Refund[]> {
+  const [rows] = await connection.query<RefundRow[]>(ofPayments, [[paymentId]]);
+  return rows.map(toRefund);
+}
+
+export async function lockRefunds(
+  connection: PoolConnection,
+  refundIds: readonly bigint[],
+): Promise<Map<bigint, Refund>> {
+  if (refundIds.length === 0) return new Map();
+  const [rows] = await connection.query<RefundRow[]>(
+    `SELECT ${columns} FROM refunds WHERE refund_id IN (?) ORDER BY refund_id FOR UPDATE`,
+    [refundIds],
+  );
+  return new Map(rows.map(toRefund).map((refund) => [refund.refundId, refund]));
+}
+
+/** Notes refunds down, due at once. @throws the driver's error 1062 if one was noted down before */
+export async function insertRefunds(
+  connection: PoolConnection,
+  refunds: readonly NewRefund[],
+): Promise<bigint[]> {
+  if (refunds.length === 0) return [];
+  const ids = refunds.map(() => nextId());
+  const row = `(?, ?, ?, ?, ?, ?, ${Status.REFUND_STATUS_PENDING}, ?, ?, NOW(3), NOW(3), NOW(3))`;
+  await connection.query(
+    `INSERT INTO refunds (refund_id, payment_id, request_id, amount_minor, currency, whole, status, reason, restock,
+       next_time, create_time, update_time) VALUES ${refunds.map(() => row).join(', ')}`,
+    refunds.flatMap((refund, index) => [
+      ...[ids[index], refund.paymentId, Buffer.from(refund.requestId, 'latin1')],
+      ...[refund.amount.minorUnits, refund.amount.currencyCode, refund.whole ? 1 : 0],
+      ...[refund.reason, refund.restock ? 1 : 0],
+    ]),
+  );
+  return ids;
+}
+
+/** The whole of what was captured goes back; the unique key makes it happen once for a payment. */
+export function surplusRefund({ paymentId, captured, amount }: Payment, reason: string): NewRefund {
+  const back = captured ?? amount;
+  const requestId = surplusRequestId;
+  return { paymentId, requestId, amount: back, whole: true, reason, restock: false };
+}
+
+/** Stores the new state of a refund that the transaction has locked, and when it wants attention again. */
+export async function writeRefund(
+  connection: PoolConnection,
+  refund: Refund,
+  nextTime: 'now' | 'never' | 'unchanged',
+): Promise<void> {
+  const next = { now: 'NOW(3)', never: 'NULL', unchanged: 'next_time' }[nextTime];
+  await connection.query(
+    `UPDATE refunds SET status = ?, provider_reference = ?, failure = ?, told = ?, update_time = NOW(3),
+       attempts = IF(?, 0, attempts), next_time = ${next} WHERE refund_id = ?`,
+    [
+      refund.status,
+      refund.reference === undefined ? null : Buffer.from(refund.reference, 'utf8'),
+      [...refund.failure].slice(0, failureCharactersMax).join(''),
+      ...[refund.told, nextTime === 'now', refund.refundId],
+    ],
+  );
+}
+
+/** Committed before a refund goes out, so that a provider that may have got it is asked first from then on. */
+export async function markSent(pool: Pool, refundId: bigint, deadline: Deadline): Promise<void> {
+  const statement = `UPDATE refunds SET status = ${Status.REFUND_STATUS_SENT}, update_time = NOW(3)
+    WHERE refund_id = ? AND status = ${Status.REFUND_STATUS_PENDING}`;
+  await query(pool, statement, [refundId], { deadline });
+}
+
+/** Notes how much of a refund order knows; with all of it told, the refund is done. */
+export async function writeTold(
+  pool: Pool,
+  { refundId, status }: Refund,
+  told: Told,
+  deadline: Deadline,
+): Promise<void> {
+  const next = told === Told.all ? 'NULL' : 'next_time';
+  await query(
+    pool,
+    `UPDATE refunds SET told = ?, next_time = ${next} WHERE refund_id = ? AND status = ? AND told <= ?`,
+    [told, refundId, status, told],
+    { deadline },
+  );
+}
+
+/** Characters of a provider's word that are kept. */
+const failureCharactersMax = 200;
+const ofPayments = `SELECT ${columns} FROM refunds WHERE payment_id IN (?) ORDER BY refund_id`;
+
+export interface RefundRow extends RowDataPacket {
+  readonly refund_id: string;
+  readonly payment_id: string;
+  readonly request_id: Buffer;
+  readonly amount_minor: string;
+  readonly currency: string;
+  readonly whole: number;
+  readonly status: RefundStatus;
+  readonly reason: string;
+  readonly restock: number;
+  readonly provider_reference: Buffer | null;
+  readonly failure: string;
+  readonly told: Told;
+  readonly create_time: Date;
+  readonly update_time: Date;
+}
+
+/** The columns that `toRefund` reads. */
+export const refundColumns = columns;
+
+export function toRefund(row: RefundRow): Refund {
+  return {
+    refundId: BigInt(row.refund_id),
+    paymentId: BigInt(row.payment_id),
+    requestId: row.request_id.toString('latin1'),
+    amount: { currencyCode: row.currency, minorUnits: BigInt(row.amount_minor) },
+    whole: row.whole === 1,
+    status: row.status,
+    reason: row.reason,
+    restock: row.restock === 1,
+    reference: row.provider_reference?.toString('utf8'),
+    failure: row.failure,
+    told: row.told,
+    createTime: row.create_time,
+    updateTime: row.update_time,
+  };
+}

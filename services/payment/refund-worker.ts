@@ -1,0 +1,197 @@
+import { PaymentSettlement, RefundStatus } from '../../gen/sluice/payment/v1/payment.ts';
+import { Deadline } from '../runtime/deadline.ts';
+import { failpoints } from '../runtime/failpoints.ts';
+import type { Log } from '../runtime/log.ts';
+import { type Loop, startLoop } from '../runtime/loop.ts';
+import type { Pool } from '../runtime/mysql.ts';
+import { Refusal } from '../runtime/refusals.ts';
+import { applyRefundReport, type RefundReporting } from './apply-refund-state.ts';
+import { claimRefunds, postponeRefund } from './claims.ts';
+import type { OrderGateway } from './order-gateway.ts';
+import type { Payment } from './payment.ts';
+import { readPayment } from './payment-store.ts';
+import type { PaymentProvider, RefundState } from './provider.ts';
+import { type Refund, refundableMinor, refundedSoFar, Told } from './refund.ts';
+import { markSent, readRefunds, writeTold } from './refund-store.ts';
+
+export interface RefundWorkerOptions extends RefundReporting {
+  readonly pool: Pool;
+  readonly providers: ReadonlyMap<string, Pick<PaymentProvider, 'refund' | 'readRefund'>>;
+  readonly order: Pick<OrderGateway, 'recordRefund'>;
+  readonly log: Log;
+}
+
+const intervalMs = 1_000;
+/** One attempt at one refund, with all that it asks. */
+const attemptMs = 15_000;
+/** Longer than an attempt, so that a refund is not in two hands; shorter than anybody would wait for a dead one. */
+const leaseMs = 20_000;
+const bookkeepingMs = 5_000;
+const backoff = { firstMs: 500, maxMs: 300_000 };
+const pageMax = 50;
+const pagesMax = 20;
+
+/** Carries refunds out: sends them, asks what became of them, and tells order. Several processes may run one each. */
+export function startRefundWorker(options: RefundWorkerOptions): Loop {
+  const { pool, log } = options;
+  return startLoop({
+    name: 'refunds',
+    intervalMs,
+    log,
+    async run(signal) {
+      for (let page = 0; page < pagesMax && !signal.aborted; page += 1) {
+        const due = await claimRefunds(
+          pool,
+          { leaseMs, max: pageMax },
+          Deadline.after(bookkeepingMs),
+        );
+        await Promise.all(due.map((refund) => attempt(options, refund)));
+        if (due.length < pageMax) return;
+      }
+    },
+  });
+}
+
+/** One attempt; whatever it meets, the refund stays due until it is over and told. */
+async function attempt(options: RefundWorkerOptions, refund: Refund): Promise<void> {
+  const { pool, log } = options;
+  try {
+    if (await advance(options, refund, Deadline.after(attemptMs))) return;
+  } catch (error) {
+    const refundId = String(refund.refundId);
+    log.warn({ err: error, refundId }, 'a refund is not through yet; it is tried again');
+  }
+  const deadline = Deadline.after(bookkeepingMs);
+  // If this fails too, the claim runs out by itself.
+  await postponeRefund(pool, refund.refundId, backoff, deadline).catch((error) => {
+    log.warn({ err: error }, 'a refund could not be put off');
+  });
+}
+
+/** @returns whether nothing is left to do */
+async function advance(
+  options: RefundWorkerOptions,
+  refund: Refund,
+  deadline: Deadline,
+): Promise<boolean> {
+  const { pool } = options;
+  const payment = await readPayment(pool, refund.paymentId, deadline);
+  if (payment === undefined) throw new Error('a refund without its payment');
+  let after: Refund = refund;
+  if (!isSettled(refund)) {
+    await tellBegun(options, payment, refund, deadline);
+    const state = await send(options, payment, refund, deadline);
+    const report = { refundId: refund.refundId, state };
+    after = (await applyRefundReport(options, report, deadline)) ?? refund;
+    if (!isSettled(after)) return false;
+  }
+  if (after.status !== RefundStatus.REFUND_STATUS_SUCCEEDED || !paysOrder(payment)) return true;
+  return await tellDone(options, payment, after, deadline);
+}
+
+/** The provider is asked first about a refund that may have reached it. */
+async function send(
+  { providers, pool }: RefundWorkerOptions,
+  payment: Payment,
+  refund: Refund,
+  deadline: Deadline,
+): Promise<RefundState> {
+  const { refundId, amount, status } = refund;
+  const provider = providers.get(payment.provider);
+  if (!provider) {
+    throw new Refusal('DEPENDENCY_DOWN', `The provider ${payment.provider} is not configured`);
+  }
+  if (payment.reference === undefined) throw new Error('a refund of a payment without session');
+  const order = { refundId, reference: payment.reference, amount };
+  if (status === RefundStatus.REFUND_STATUS_SENT) {
+    const known = await provider.readRefund(order, deadline);
+    if (failpoints.on) await failpoints.hit('payment.after_read_refund', { refundId });
+    if (known) return known;
+  } else {
+    await markSent(pool, refundId, deadline);
+  }
+  if (failpoints.on) await failpoints.hit('payment.before_refund', { refundId });
+  try {
+    const state = await provider.refund(order, deadline);
+    if (failpoints.on) await failpoints.hit('payment.after_refund', { refundId });
+    return state;
+  } catch (error) {
+    const forGood = error instanceof Refusal && error.reason === 'INVALID_REQUEST';
+    if (!forGood) throw error;
+    return { kind: 'failed', failure: error.message };
+  }
+}
+
+/** Order shows a refund as begun only if nothing of its payment will be left. */
+async function tellBegun(
+  { pool, order, log }: RefundWorkerOptions,
+  payment: Payment,
+  refund: Refund,
+  deadline: Deadline,
+): Promise<void> {
+  if (!paysOrder(payment) || refund.told !== Told.nothing) return;
+  const refunds = await readRefunds(pool, [payment.paymentId], deadline);
+  if (refundableMinor(payment, refunds) > 0n) return;
+  const { orderId, paymentId, amount } = payment;
+  const progress = { orderId, paymentId, refundedTotal: amount, done: false, restock: false };
+  if (failpoints.on)
+    await failpoints.hit('payment.before_tell_refund', { refundId: refund.refundId });
+  try {
+    await order.recordRefund(progress, deadline);
+  } catch (error) {
+    if (!isAnswer(error)) throw error;
+    // What was paid goes back whatever order makes of it.
+    log.error({ err: error, paymentId: String(paymentId) }, 'order did not take in a refund begun');
+  }
+  if (failpoints.on)
+    await failpoints.hit('payment.after_tell_refund', { refundId: refund.refundId });
+  await writeTold(pool, refund, Told.begun, deadline);
+}
+
+/** @returns whether order has answered */
+async function tellDone(
+  { pool, order, log }: RefundWorkerOptions,
+  payment: Payment,
+  refund: Refund,
+  deadline: Deadline,
+): Promise<boolean> {
+  if (refund.told === Told.all) return true;
+  const { orderId, paymentId, amount } = payment;
+  const { refundId } = refund;
+  const { minor, restock } = refundedSoFar(await readRefunds(pool, [paymentId], deadline));
+  const refundedTotal = { currencyCode: amount.currencyCode, minorUnits: minor };
+  if (failpoints.on) await failpoints.hit('payment.before_tell_refund', { refundId });
+  try {
+    await order.recordRefund({ orderId, paymentId, refundedTotal, done: true, restock }, deadline);
+  } catch (error) {
+    if (!isAnswer(error)) throw error;
+    const text = 'order refuses to take in a refund that is done; an operator must look';
+    log.error({ err: error, refundId: String(refundId) }, text);
+    // Without an order there is nobody to tell; any other refusal may be mended, so it is told again.
+    if (error.reason !== 'NOT_FOUND') return false;
+  }
+  if (failpoints.on) await failpoints.hit('payment.after_tell_refund', { refundId });
+  await writeTold(pool, refund, Told.all, deadline);
+  return true;
+}
+
+const answers: ReadonlySet<string> = new Set([
+  'NOT_FOUND',
+  'INVALID_REQUEST',
+  'ILLEGAL_TRANSITION',
+]);
+
+/** Whether order has answered, if only with a refusal. */
+function isAnswer(error: unknown): error is Refusal {
+  return error instanceof Refusal && answers.has(error.reason);
+}
+
+function isSettled({ status }: Refund): boolean {
+  return (
+    status === RefundStatus.REFUND_STATUS_SUCCEEDED || status === RefundStatus.REFUND_STATUS_FAILED
+  );
+}
+
+function paysOrder({ settlement }: Payment): boolean {
+  return settlement === PaymentSettlement.PAYMENT_SETTLEMENT_RECORDED;
+}
