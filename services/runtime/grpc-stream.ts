@@ -70,7 +70,7 @@ export function createGrpcStreams<Request, Message>(
     probe: () => lanes.some(({ channel }) => isConnected(channel)),
     isConnectionLoss,
   });
-  let streams = 0;
+  const open = new Set<AbortController>();
 
   /** The first channel with room, so that those behind it fall idle again. */
   function laneWithRoom(): Lane {
@@ -86,13 +86,13 @@ export function createGrpcStreams<Request, Message>(
   return {
     async *open(request, signal) {
       if (signal.aborted) return;
-      if (streams >= streamsMax) throw new Refusal('OVERLOADED');
+      if (open.size >= streamsMax) throw new Refusal('OVERLOADED');
       const lane = laneWithRoom();
       const abort = new AbortController();
       const cancel = (): void => abort.abort();
       signal.addEventListener('abort', cancel, { once: true });
       const messages = lane.raw(request, { signal: abort.signal })[Symbol.asyncIterator]();
-      streams += 1;
+      open.add(abort);
       lane.streams += 1;
       try {
         const first = await breaker.fire(async () => {
@@ -109,7 +109,7 @@ export function createGrpcStreams<Request, Message>(
       } catch (error) {
         if (!signal.aborted) throw fromClientError(error, false);
       } finally {
-        streams -= 1;
+        open.delete(abort);
         lane.streams -= 1;
         signal.removeEventListener('abort', cancel);
         // Cancels the call if it is still open; what it says to that is of no interest.
@@ -118,6 +118,8 @@ export function createGrpcStreams<Request, Message>(
     },
     close() {
       breaker.stop();
+      // A channel that is closed lets its calls go on.
+      for (const abort of open) abort.abort();
       for (const { channel } of lanes) channel.close();
     },
   };
