@@ -41,13 +41,28 @@ export function missingPackages(wanted: WantedServers): string[] {
 
 /** Installs what is missing through apt-get, without starting any of it as a service. A Failure says what to do where it may not. */
 export async function installMissingPackages(options: InstallOptions): Promise<void> {
-  const { say, signal } = options;
-  const missing = missingPackages(options.wanted);
+  await installPackages({
+    ...options,
+    missing: () => missingPackages(options.wanted),
+    byHand:
+      'install Redis 7, MariaDB 10.11 (or MySQL 8), Java 17 and Maven by its own means, or set SLUICE_REDIS_URL, SLUICE_MYSQL_URLS and SLUICE_KAFKA_BROKERS to servers that exist',
+  });
+}
+
+export type PackagesOptions = Omit<InstallOptions, 'wanted'> & {
+  /** Debian packages for what this machine lacks, asked before and after. */
+  missing: () => string[];
+  /** What to do on a machine without apt-get, as the end of a sentence. */
+  byHand: string;
+};
+
+/** Installs Debian packages through apt-get. A Failure says what to do where it may not. */
+export async function installPackages(options: PackagesOptions): Promise<void> {
+  const { say, signal, byHand } = options;
+  const missing = options.missing();
   if (missing.length === 0) return;
   if (findProgram('apt-get') === undefined) {
-    throw new Failure(
-      `This machine lacks ${missing.join(', ')} and has no apt-get: install Redis 7, MariaDB 10.11 (or MySQL 8), Java 17 and Maven by its own means, or set SLUICE_REDIS_URL, SLUICE_MYSQL_URLS and SLUICE_KAFKA_BROKERS to servers that exist.`,
-    );
+    throw new Failure(`This machine lacks ${missing.join(', ')} and has no apt-get: ${byHand}.`);
   }
   const asRoot = rootCommand();
   if (asRoot === undefined) {
@@ -72,7 +87,7 @@ export async function installMissingPackages(options: InstallOptions): Promise<v
       lastLinesOf(logFile),
     );
   }
-  const still = missingPackages(options.wanted);
+  const still = options.missing();
   if (still.length > 0) {
     throw new Failure(
       `apt-get reported success, yet ${still.join(', ')} is still missing. Its log: ${logFile}`,
