@@ -1,4 +1,4 @@
-import type { Admin, IHeaders, KafkaMessage } from 'kafkajs';
+import type { Admin, IHeaders, Kafka, KafkaMessage, TopicPartitionOffset } from 'kafkajs';
 import type { Counter } from 'prom-client';
 import { Deadline } from './deadline.ts';
 import { createEventPublisher, type EventMessage, type EventPublisher } from './event-publisher.ts';
@@ -78,7 +78,11 @@ export async function replayDeadLetters(
   } finally {
     await publisher.close();
   }
-  await withAdmin(brokers, log, (admin) => rememberReplayed(admin, topic, letters));
+  await rememberReplayed(
+    createKafka('sluice-replay', brokers, log),
+    deadLetterTopic(topic),
+    letters,
+  );
   return letters;
 }
 
@@ -184,20 +188,37 @@ async function replayedUpTo(
 }
 
 async function rememberReplayed(
-  admin: Admin,
+  kafka: Kafka,
   topic: string,
   replayed: readonly DeadLetter[],
 ): Promise<void> {
-  const letters = deadLetterTopic(topic);
   for (const group of new Set(replayed.map((letter) => letter.group))) {
     const next = new Map<number, string>();
     // They are in the order of their offsets, so the last one of a partition counts.
     for (const { partition, offset, group: owner } of replayed) {
       if (owner === group) next.set(partition, String(BigInt(offset) + 1n));
     }
-    const partitions = [...next].map(([partition, offset]) => ({ partition, offset }));
-    const groupId = replayedGroup(letters, group);
-    await admin.setOffsets({ groupId, topic: letters, partitions });
+    const offsets = [...next].map(([partition, offset]) => ({ topic, partition, offset }));
+    await commitAs(kafka, replayedGroup(topic, group), topic, offsets);
+  }
+}
+
+/** kafkajs's `admin.setOffsets` does the same, but waits for a fetch of 5 s. */
+async function commitAs(
+  kafka: Kafka,
+  groupId: string,
+  topic: string,
+  offsets: TopicPartitionOffset[],
+): Promise<void> {
+  const consumer = kafka.consumer({ groupId, allowAutoTopicCreation: false, maxWaitTimeInMs: 100 });
+  try {
+    await consumer.connect();
+    await consumer.subscribe({ topic, fromBeginning: true });
+    await consumer.run({ autoCommit: false, eachBatch: async () => undefined });
+    consumer.pause([{ topic }]);
+    await consumer.commitOffsets(offsets);
+  } finally {
+    await consumer.disconnect();
   }
 }
 

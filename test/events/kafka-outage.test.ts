@@ -1,0 +1,85 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { type KafkaBroker, startKafka } from '../../deploy/local/kafka.ts';
+import { freePort } from '../../deploy/local/port.ts';
+import type { OrderEvent } from '../../gen/sluice/event/v1/order_event.ts';
+import type { RunningEvents } from '../../services/events/compose.ts';
+import { Deadline } from '../../services/runtime/deadline.ts';
+import { createEventPublisher } from '../../services/runtime/event-publisher.ts';
+import { eventually } from '../support/eventually.ts';
+import {
+  type EventsBench,
+  livesOf,
+  messageOf,
+  recount,
+  silent,
+  startEventsBench,
+  statistics,
+} from './support.ts';
+
+let dir: string;
+let kafka: KafkaBroker;
+let bench: EventsBench;
+let events: RunningEvents;
+const published: OrderEvent[] = [];
+
+before(async () => {
+  dir = mkdtempSync(join(tmpdir(), 'sluice-kafka-'));
+  kafka = await startKafka({ dir, port: await freePort(2) });
+  bench = await startEventsBench('outage', kafka.brokers);
+  events = await bench.start();
+});
+
+after(async () => {
+  await bench.close();
+  await kafka.stop();
+  rmSync(dir, { recursive: true, force: true });
+});
+
+async function publish(lives: readonly OrderEvent[]): Promise<void> {
+  published.push(...lives);
+  const brokers = [kafka.brokers];
+  const publisher = createEventPublisher({ clientId: 'test', brokers, log: silent });
+  await publisher.publish(bench.topic, lives.map(messageOf), Deadline.after(30_000));
+  await publisher.close();
+}
+
+const ready = async (): Promise<boolean> =>
+  (await fetch(`http://127.0.0.1:${events.metricsPort}/readyz`)).ok;
+
+async function expectStatistics(): Promise<void> {
+  const text = (figures: object): string => JSON.stringify(Object.entries(figures).sort());
+  await eventually(
+    async () => text(await statistics(bench.pool)) === text(recount(published)),
+    'the statistics contain all events',
+    { withinMs: 60_000 },
+  );
+  assert.deepEqual(await statistics(bench.pool), recount(published));
+}
+
+test('after Kafka was away the consumers carry on by themselves', async () => {
+  await publish(livesOf(100n, 20));
+  await expectStatistics();
+  assert.equal(await ready(), true);
+  await kafka.kill();
+  await eventually(async () => !(await ready()), 'the process says that Kafka is away', {
+    withinMs: 60_000,
+  });
+  kafka = await startKafka({ dir, port: kafka.port });
+  await publish(livesOf(200n, 20));
+  await expectStatistics();
+  await eventually(ready, 'the process is ready again', { withinMs: 60_000 });
+});
+
+test('a process that starts while Kafka is away joins when it comes', async () => {
+  await events.lifecycle.stop();
+  await kafka.kill();
+  const starting = bench.start();
+  kafka = await startKafka({ dir, port: kafka.port });
+  events = await starting;
+  await publish(livesOf(300n, 20));
+  await expectStatistics();
+});

@@ -1,0 +1,106 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { freePort } from '../../deploy/local/port.ts';
+import { type ManagedProcess, spawnLogged, waitUntilReady } from '../../deploy/local/process.ts';
+import type { OrderEvent } from '../../gen/sluice/event/v1/order_event.ts';
+import { eventually } from '../support/eventually.ts';
+import {
+  type EventsBench,
+  facts,
+  livesOf,
+  mailedOrders,
+  messageOf,
+  paidOrders,
+  recount,
+  startEventsBench,
+  statistics,
+} from './support.ts';
+
+const main = join(import.meta.dirname, '../../services/events/main.ts');
+let bench: EventsBench;
+let dir: string;
+let metricsPort: number;
+let child: ManagedProcess | undefined;
+const published: OrderEvent[] = [];
+
+before(async () => {
+  bench = await startEventsBench('killed');
+  dir = mkdtempSync(join(tmpdir(), 'sluice-events-'));
+  metricsPort = await freePort();
+});
+
+after(async () => {
+  await child?.stop();
+  await bench.close();
+  rmSync(dir, { recursive: true, force: true });
+});
+
+async function spawn(failpoints: string): Promise<ManagedProcess> {
+  return await spawnLogged({
+    name: 'events',
+    command: process.execPath,
+    args: [main],
+    logFile: join(dir, 'events.log'),
+    env: {
+      PATH: process.env.PATH ?? '',
+      ...bench.variables,
+      SLUICE_EVENTS_METRICS_PORT: String(metricsPort),
+      SLUICE_EVENTS_NICE: '5',
+      SLUICE_FAILPOINTS: failpoints,
+      SLUICE_THROW_AWAY_DIR: process.env.SLUICE_THROW_AWAY_DIR ?? '',
+    },
+  });
+}
+
+const places = [
+  'consumer.before_handle:kill@4',
+  'consumer.after_handle:kill@2',
+  'statistics.before_commit:kill',
+  'mail.after_claim:kill',
+  'mail.before_send:kill@3',
+  'mail.after_send:kill@3',
+];
+for (const [index, place] of places.entries()) {
+  test(`after a kill at ${place} every event has its effect once`, async () => {
+    const doomed = await spawn(place);
+    const events = livesOf(BigInt(1_000 * (index + 1)), 60);
+    published.push(...events);
+    await bench.publish(events.map(messageOf));
+    await eventually(() => !doomed.isRunning(), `${place} is reached`);
+    assert.equal((await doomed.exited).signal, 'SIGKILL');
+    // The claims of the dead end at once instead of in two minutes.
+    await bench.pool.query(
+      'UPDATE confirmation_mails SET next_time = NOW(3) WHERE owner IS NOT NULL',
+    );
+
+    child = await spawn('');
+    const probe = async (): Promise<boolean> =>
+      (await fetch(`http://127.0.0.1:${metricsPort}/readyz`)).ok;
+    await waitUntilReady({ child, probe, timeoutMs: 60_000 });
+    const orders = paidOrders(published);
+    await eventually(
+      async () =>
+        (await mailedOrders(bench.pool, 'sent_time IS NOT NULL')).length === orders.length,
+      'all mails are sent',
+    );
+    const lines = new Set(
+      published.flatMap((event) => event.items.map((item) => `${event.orderId}/${item.skuId}`)),
+    );
+    await eventually(
+      async () =>
+        Object.keys(await facts(bench.warehouse)).length === lines.size &&
+        JSON.stringify(Object.entries(await statistics(bench.pool)).sort()) ===
+          JSON.stringify(Object.entries(recount(published)).sort()),
+      'statistics and warehouse are complete',
+    );
+    for (const orderId of orders) {
+      const mails = bench.mailbox.mails.filter(({ text }) => text.includes(`<order-${orderId}@`));
+      assert(mails.length >= 1, `a mail for order ${orderId}`);
+    }
+    await child.stop();
+    assert.equal((await child.exited).code, 0);
+  });
+}
