@@ -25,8 +25,9 @@ after(() => bench.stop());
 let users = 0n;
 async function create(): Promise<{ orderId: bigint; userId: bigint }> {
   users += 1n;
-  const { order: made } = await order.client.createOrder(orderRequest(users, 'pay'));
-  return { orderId: made?.orderId ?? 0n, userId: users };
+  const userId = users;
+  const { order: made } = await order.client.createOrder(orderRequest(userId, 'pay'));
+  return { orderId: made?.orderId ?? 0n, userId };
 }
 
 async function set(orderId: bigint, assignments: string): Promise<void> {
@@ -71,9 +72,9 @@ test('a payment of another user’s order, of none, and of nobody does not begin
 
 test('no payment begins once the time is over, nor of an order that is closed', async () => {
   const late = await create();
-  // Five seconds ahead of the moment would do; the process that expires orders is not to be faster.
-  await set(late.orderId, 'payment_begun = 1, expire_time = UTC_TIMESTAMP(3)');
+  // Begun and not to be voided, so that it does not expire before the test has asked.
   bench.payment.onClose = () => 'PAID';
+  await set(late.orderId, 'payment_begun = 1, expire_time = UTC_TIMESTAMP(3)');
   await assert.rejects(order.client.beginPayment(late), { reason: 'ILLEGAL_TRANSITION' });
   bench.payment.onClose = () => 'CLOSED';
   const cancelled = await create();
