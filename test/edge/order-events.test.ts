@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, beforeEach, test } from 'node:test';
 import { OrderStatus } from '../../gen/sluice/order/v1/order.ts';
 import { Refusal } from '../../services/runtime/refusals.ts';
+import { EventReader, type StreamEvent } from './event-reader.ts';
 import {
   bearer,
   Peers,
@@ -44,71 +45,17 @@ function newOrder(userId: bigint): bigint {
   return outcome.value.order.orderId;
 }
 
-interface Event {
-  readonly event: string;
-  readonly id?: string;
-  readonly data: string;
-}
-
-/** A stream that is being read, as a browser's fetch does. */
-class Reader {
-  readonly response: Response;
-  readonly #abort: AbortController;
-  readonly #body: ReadableStreamDefaultReader<Uint8Array>;
-  #text = '';
-
-  private constructor(response: Response, abort: AbortController) {
-    this.response = response;
-    this.#abort = abort;
-    this.#body = (response.body as ReadableStream<Uint8Array>).getReader();
-  }
-
-  static async open(
-    orderId: bigint,
-    userId: bigint,
-    { headers = {}, url = edge.url }: { headers?: Record<string, string>; url?: string } = {},
-  ): Promise<Reader> {
-    const abort = new AbortController();
-    const response = await fetch(`${url}/v1/orders/${orderId}/events`, {
-      headers: { ...bearer(userId), ...headers },
-      signal: abort.signal,
-    });
-    return new Reader(response, abort);
-  }
-
-  /** The next event or comment as it was sent; undefined at the end of the stream. */
-  async block(): Promise<string | undefined> {
-    for (;;) {
-      const end = this.#text.indexOf('\n\n');
-      if (end >= 0) {
-        const block = this.#text.slice(0, end);
-        this.#text = this.#text.slice(end + 2);
-        return block;
-      }
-      const { done, value } = await this.#body.read();
-      if (done) return undefined;
-      this.#text += Buffer.from(value).toString();
-    }
-  }
-
-  /** The next event, comments passed over; undefined at the end of the stream. */
-  async next(): Promise<Event | undefined> {
-    for (;;) {
-      const block = await this.block();
-      if (block === undefined) return undefined;
-      if (block.startsWith(':')) continue;
-      const fields = block.split('\n').map((line) => line.split(/: (.*)/s).slice(0, 2));
-      return Object.fromEntries(fields) as Event;
-    }
-  }
-
-  leave(): void {
-    this.#abort.abort();
-  }
+/** Opens the stream of an order for a user. */
+function open(
+  orderId: bigint,
+  userId: bigint,
+  { headers = {}, url = edge.url }: { headers?: Record<string, string>; url?: string } = {},
+): Promise<EventReader> {
+  return EventReader.open(`${url}/v1/orders/${orderId}/events`, { ...bearer(userId), ...headers });
 }
 
 /** The version and the state that an event tells. */
-function stateOf(event: Event | undefined): [version: number, status: string] {
+function stateOf(event: StreamEvent | undefined): [version: number, status: string] {
   assert.equal(event?.event, 'order');
   const order = JSON.parse(event.data) as { version: number; status: string };
   assert.equal(event.id, String(order.version));
@@ -120,7 +67,7 @@ const CANCELLED = { status: OrderStatus.ORDER_STATUS_CANCELLED, closeReason: 2 }
 
 test('the present state comes at once, each change as it happens, and the final one ends it', async () => {
   const orderId = newOrder(1n);
-  const reader = await Reader.open(orderId, 1n);
+  const reader = await open(orderId, 1n);
   assert.equal(reader.response.status, 200);
   assert.equal(reader.response.headers.get('content-type'), 'text/event-stream');
   assert.equal(reader.response.headers.get('cache-control'), 'no-store');
@@ -155,7 +102,7 @@ for (const [name, change] of [
   test(`a ${name} order is shown once and the stream ends`, async () => {
     const orderId = newOrder(1n);
     peers.change(orderId, change);
-    const reader = await Reader.open(orderId, 1n);
+    const reader = await open(orderId, 1n);
     assert.equal(stateOf(await reader.next())[0], 2);
     assert.equal((await reader.next())?.event, 'end');
     assert.equal(await reader.next(), undefined);
@@ -166,25 +113,25 @@ for (const [name, change] of [
 test('a client that comes again is spared the state that it has seen, and no other', async () => {
   const orderId = newOrder(1n);
   peers.change(orderId, PAID);
-  const seen = await Reader.open(orderId, 1n, { headers: { 'last-event-id': '2' } });
+  const seen = await open(orderId, 1n, { headers: { 'last-event-id': '2' } });
   await until(async () => peers.watching === 1);
   peers.change(orderId, { status: OrderStatus.ORDER_STATUS_REFUNDING });
   assert.deepEqual(stateOf(await seen.next()), [3, 'ORDER_STATUS_REFUNDING']);
   for (const lastEventId of ['1', '99', '-1', 'nonsense', '']) {
-    const reader = await Reader.open(orderId, 1n, { headers: { 'last-event-id': lastEventId } });
+    const reader = await open(orderId, 1n, { headers: { 'last-event-id': lastEventId } });
     assert.equal(stateOf(await reader.next())[0], 3, lastEventId);
     reader.leave();
   }
   peers.change(orderId, { status: OrderStatus.ORDER_STATUS_REFUNDED });
   assert.equal(stateOf(await seen.next())[0], 4);
-  const last = await Reader.open(orderId, 1n, { headers: { 'last-event-id': '4' } });
+  const last = await open(orderId, 1n, { headers: { 'last-event-id': '4' } });
   assert.equal((await last.next())?.event, 'end');
   await until(async () => peers.watching === 0);
 });
 
 test('a lost stream is taken up again, and no version comes twice or is missed', async () => {
   const orderId = newOrder(1n);
-  const reader = await Reader.open(orderId, 1n);
+  const reader = await open(orderId, 1n);
   assert.equal(stateOf(await reader.next())[0], 1);
   for (const error of [new Refusal('DEPENDENCY_DOWN'), new Error('broken')]) {
     await until(async () => peers.watching === 1);
@@ -201,7 +148,7 @@ test('a lost stream is taken up again, and no version comes twice or is missed',
 
 test('an order that is gone when its stream is taken up again ends the stream without an end event', async () => {
   const orderId = newOrder(1n);
-  const reader = await Reader.open(orderId, 1n);
+  const reader = await open(orderId, 1n);
   assert.equal(stateOf(await reader.next())[0], 1);
   await until(async () => peers.watching === 1);
   peers.orders.delete(orderId);
@@ -211,7 +158,7 @@ test('an order that is gone when its stream is taken up again ends the stream wi
 
 test('a client that goes away ends the call behind it and frees its place', async () => {
   const orderId = newOrder(1n);
-  const reader = await Reader.open(orderId, 1n);
+  const reader = await open(orderId, 1n);
   await reader.next();
   await until(async () => peers.watching === 1);
   reader.leave();
@@ -237,16 +184,16 @@ function watch(orderId: bigint, userId: bigint): Promise<Response> {
 test('a user has 10 streams and the process as many as are set; the next is 429 until one leaves', async () => {
   const first = newOrder(1n);
   const second = newOrder(2n);
-  const readers: Reader[] = [];
+  const readers: EventReader[] = [];
   try {
-    for (let count = 0; count < 10; count += 1) readers.push(await Reader.open(first, 1n));
+    for (let count = 0; count < 10; count += 1) readers.push(await open(first, 1n));
     await assertLimited(await watch(first, 1n));
-    for (let count = 0; count < 5; count += 1) readers.push(await Reader.open(second, 2n));
+    for (let count = 0; count < 5; count += 1) readers.push(await open(second, 2n));
     await assertLimited(await watch(second, 2n));
     assert.equal(await streamsOpen(), 15);
     readers.shift()?.leave();
     await until(async () => (await streamsOpen()) === 14);
-    readers.push(await Reader.open(first, 1n));
+    readers.push(await open(first, 1n));
     assert.equal(readers.at(-1)?.response.status, 200);
   } finally {
     for (const reader of readers) reader.leave();
@@ -313,7 +260,7 @@ test('heartbeats are comments, and a stream ends by itself after its lifetime', 
   const orderStream = { heartbeatMs: 20, lifetimeMs: 200 };
   const brief = await startEdge(server.port, {}, { orderStream });
   try {
-    const reader = await Reader.open(newOrder(1n), 1n, { url: brief.url });
+    const reader = await open(newOrder(1n), 1n, { url: brief.url });
     const blocks: string[] = [];
     for (let block = await reader.block(); block !== undefined; block = await reader.block()) {
       blocks.push(block);
@@ -330,9 +277,7 @@ test('heartbeats are comments, and a stream ends by itself after its lifetime', 
 test('a server that stops ends its streams and is not kept from closing', async () => {
   const stopping = await startEdge(server.port, { SLUICE_EDGE_DRAIN_MS: '300' });
   const orderId = newOrder(1n);
-  const readers = await Promise.all(
-    [1, 2, 3].map(() => Reader.open(orderId, 1n, { url: stopping.url })),
-  );
+  const readers = await Promise.all([1, 2, 3].map(() => open(orderId, 1n, { url: stopping.url })));
   for (const reader of readers) assert.equal(stateOf(await reader.next())[0], 1);
   const stopped = stopping.stop();
   for (const reader of readers) assert.equal(await reader.next(), undefined);
