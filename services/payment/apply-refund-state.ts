@@ -2,7 +2,8 @@ import { RefundStatus } from '../../gen/sluice/payment/v1/payment.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import type { Log } from '../runtime/log.ts';
-import { type Pool, type PoolConnection, transaction } from '../runtime/mysql.ts';
+import type { PoolConnection } from '../runtime/mysql.ts';
+import { type PaymentDatabase, transaction } from './payment-database.ts';
 import type { PaymentMetrics } from './payment-metrics.ts';
 import type { RefundState } from './provider.ts';
 import {
@@ -60,11 +61,11 @@ export async function moveRefunds(
 
 /** Applies what the provider answered to a refund. @throws Refusal OUTCOME_UNKNOWN, DEPENDENCY_DOWN */
 export async function applyRefundReport(
-  { pool, metrics, log }: RefundReporting,
+  { database, metrics, log }: RefundReporting,
   report: RefundReport,
   deadline: Deadline,
 ): Promise<Refund | undefined> {
-  const [reported] = await transaction(pool, { deadline }, async (connection) => {
+  const [reported] = await transaction(database, { deadline }, async (connection) => {
     const moved = await moveRefunds(connection, [report]);
     if (failpoints.on) await failpoints.hit('payment.before_refund_commit', { ...report });
     return moved;
@@ -75,14 +76,14 @@ export async function applyRefundReport(
 }
 
 export interface RefundReporting {
-  readonly pool: Pool;
+  readonly database: PaymentDatabase;
   readonly metrics: Pick<PaymentMetrics, 'refunds'>;
   readonly log: Log;
 }
 
 /** Counts a refund that is over, and calls an operator where only one can help. */
 export function noteRefund(
-  { metrics, log }: Omit<RefundReporting, 'pool'>,
+  { metrics, log }: Omit<RefundReporting, 'database'>,
   { effect, refund }: ReportedRefund,
 ): void {
   const { failure } = refund;

@@ -1,8 +1,9 @@
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import type { Log } from '../runtime/log.ts';
-import { type Pool, type PoolConnection, transaction } from '../runtime/mysql.ts';
+import type { PoolConnection } from '../runtime/mysql.ts';
 import { applyReport, type Payment, type ReportedPayment, type SessionReport } from './payment.ts';
+import { type PaymentDatabase, transaction } from './payment-database.ts';
 import { lockPayments, writePayments } from './payment-store.ts';
 import { insertRefunds, surplusRefund } from './refund-store.ts';
 
@@ -36,16 +37,16 @@ export type ApplySessionState = (
 ) => Promise<readonly (ReportedPayment | undefined)[]>;
 
 export function createApplySessionState({
-  pool,
+  database,
   afterSettling,
   log,
 }: {
-  readonly pool: Pool;
+  readonly database: PaymentDatabase;
   readonly afterSettling: AfterSettling;
   readonly log: Log;
 }): ApplySessionState {
   return async (reports, deadline) => {
-    const moved = await transaction(pool, { deadline }, async (connection) => {
+    const moved = await transaction(database, { deadline }, async (connection) => {
       const done = await movePayments(connection, reports);
       if (failpoints.on) await failpoints.hit('payment.before_apply_commit', infoOf(reports));
       return done;

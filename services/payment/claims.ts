@@ -1,9 +1,9 @@
 import type { PaymentSettlement } from '../../gen/sluice/payment/v1/payment.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
-import { type Pool, query, transaction } from '../runtime/mysql.ts';
 import { type Backoff, nextTimeSql } from './backoff.ts';
 import type { Payment } from './payment.ts';
+import { type PaymentDatabase, query, transaction } from './payment-database.ts';
 import { type PaymentRow, paymentColumns, toPayment } from './payment-store.ts';
 import type { Refund } from './refund.ts';
 import { type RefundRow, refundColumns, toRefund } from './refund-store.ts';
@@ -19,11 +19,11 @@ export interface Claim {
  * no other process takes them meanwhile, and one does if this one dies.
  */
 export async function claimPayments(
-  pool: Pool,
+  database: PaymentDatabase,
   { settlement, backoff, max }: Claim & { readonly settlement: PaymentSettlement },
   deadline: Deadline,
 ): Promise<Payment[]> {
-  const claimed = await transaction(pool, { deadline }, async (connection) => {
+  const claimed = await transaction(database, { deadline }, async (connection) => {
     const [rows] = await connection.query<PaymentRow[]>(
       `SELECT ${paymentColumns} FROM payments WHERE settlement = ? AND next_time <= NOW(3)
        ORDER BY next_time LIMIT ? FOR UPDATE SKIP LOCKED`,
@@ -42,11 +42,11 @@ export async function claimPayments(
 
 /** Claims refunds for `leaseMs`; a failed attempt is put off by `postponeRefund`. */
 export async function claimRefunds(
-  pool: Pool,
+  database: PaymentDatabase,
   { leaseMs, max }: { readonly leaseMs: number; readonly max: number },
   deadline: Deadline,
 ): Promise<Refund[]> {
-  const claimed = await transaction(pool, { deadline }, async (connection) => {
+  const claimed = await transaction(database, { deadline }, async (connection) => {
     const [rows] = await connection.query<RefundRow[]>(
       `SELECT ${refundColumns} FROM refunds WHERE next_time <= NOW(3)
        ORDER BY next_time LIMIT ? FOR UPDATE SKIP LOCKED`,
@@ -66,12 +66,12 @@ export async function claimRefunds(
 
 /** Puts the next attempt at a claimed refund off, longer with each. */
 export async function postponeRefund(
-  pool: Pool,
+  database: PaymentDatabase,
   refundId: bigint,
   backoff: Backoff,
   deadline: Deadline,
 ): Promise<void> {
   const statement = `UPDATE refunds SET next_time = ${nextTimeSql(backoff)}
     WHERE refund_id = ? AND next_time IS NOT NULL`;
-  await query(pool, statement, [refundId], { deadline });
+  await query(database, statement, [refundId], { deadline });
 }

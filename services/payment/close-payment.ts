@@ -1,7 +1,7 @@
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
-import type { Pool } from '../runtime/mysql.ts';
 import { paysOrder } from './payment.ts';
+import type { PaymentDatabase } from './payment-database.ts';
 import type { PaymentSessions } from './payment-session.ts';
 import { closeOrder, readPaymentsOfOrder } from './payment-store.ts';
 
@@ -15,18 +15,18 @@ import { closeOrder, readPaymentsOfOrder } from './payment-store.ts';
 export type ClosePayment = (orderId: bigint, deadline: Deadline) => Promise<'CLOSED' | 'PAID'>;
 
 export function createClosePayment({
-  pool,
+  database,
   sessions,
 }: {
-  readonly pool: Pool;
+  readonly database: PaymentDatabase;
   readonly sessions: Pick<PaymentSessions, 'void'>;
 }): ClosePayment {
   return async (orderId, deadline) => {
     if (failpoints.on) await failpoints.hit('payment.before_close_order', { orderId });
-    await closeOrder(pool, orderId, deadline);
+    await closeOrder(database, orderId, deadline);
     if (failpoints.on) await failpoints.hit('payment.after_close_order', { orderId });
     // Read after the fence was committed: a payment that is not seen here sees the fence.
-    const payments = await readPaymentsOfOrder(pool, orderId, deadline);
+    const payments = await readPaymentsOfOrder(database, orderId, deadline);
     // All of them are tried before the first failure is told; there are few, each bounded by the provider's own queue.
     const voided = await Promise.allSettled(
       payments.map((payment) => sessions.void(payment, deadline)),

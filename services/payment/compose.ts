@@ -6,7 +6,6 @@ import { Lifecycle } from '../runtime/lifecycle.ts';
 import { createLog, type Log } from '../runtime/log.ts';
 import type { Loop } from '../runtime/loop.ts';
 import { createMetrics } from '../runtime/metrics.ts';
-import { createPool, type Pool, query } from '../runtime/mysql.ts';
 import { startObservabilityServer } from '../runtime/observability-server.ts';
 import { createTokens } from '../runtime/tokens.ts';
 import { type AfterSettling, createApplySessionState } from './apply-session-state.ts';
@@ -16,6 +15,7 @@ import { createCreatePayment } from './create-payment.ts';
 import { createHandleWebhook } from './handle-webhook.ts';
 import { connectOrder, type OrderGateway } from './order-gateway.ts';
 import { createPacedProvider } from './paced-provider.ts';
+import { openPaymentDatabase, type PaymentDatabase, query } from './payment-database.ts';
 import { createPaymentMetrics } from './payment-metrics.ts';
 import { createPaymentService } from './payment-server.ts';
 import { createPaymentSessions } from './payment-session.ts';
@@ -71,9 +71,12 @@ async function start(
   const metrics = createPaymentMetrics(registry);
   const { breakerState } = metrics;
   const { connectionsMax, pollMs } = config;
-  const database = `${config.databasePrefix}_payment`;
-  const pool = createPool(config.mysqlUrl, { database, connectionsMax });
-  lifecycle.add('database', () => pool.end());
+  const database = openPaymentDatabase(config.mysqlUrl, {
+    database: `${config.databasePrefix}_payment`,
+    connectionsMax,
+    hops: metrics.hops,
+  });
+  lifecycle.add('database', () => database.close());
   const order =
     overrides.order ?? connectOrder({ addresses: config.orderAddresses, log, breakerState });
   lifecycle.add('order gateway', () => order.close());
@@ -89,35 +92,35 @@ async function start(
 
   const refundLoop: { loop?: Loop } = {};
   const wakeRefunds = (): void => refundLoop.loop?.wake();
-  const recordPayments = createRecordPayments({ pool, order, wakeRefunds, metrics, log });
+  const recordPayments = createRecordPayments({ database, order, wakeRefunds, metrics, log });
   lifecycle.add('records', () => recordPayments.close());
   const afterSettling: AfterSettling = { tellOrder: recordPayments.tellSoon, wakeRefunds };
-  const applySessionState = createApplySessionState({ pool, afterSettling, log });
-  const sessions = createPaymentSessions({ pool, providers, applySessionState, log });
-  const webhooks = createHandleWebhook({ pool, providers, afterSettling, metrics, log });
+  const applySessionState = createApplySessionState({ database, afterSettling, log });
+  const sessions = createPaymentSessions({ database, providers, applySessionState, log });
+  const webhooks = createHandleWebhook({ database, providers, afterSettling, metrics, log });
   lifecycle.add('webhooks', () => webhooks.close());
 
-  const refundWorker = startRefundWorker({ pool, providers, order, metrics, log });
+  const refundWorker = startRefundWorker({ database, providers, order, metrics, log });
   refundLoop.loop = refundWorker;
   lifecycle.add('refunds', () => refundWorker.stop());
-  const recording = startRecordPayments({ pool, recordPayments, log });
+  const recording = startRecordPayments({ database, recordPayments, log });
   lifecycle.add('telling order', () => recording.stop());
-  const polling = startPollSessions({ pool, sessions, pollMs, log });
+  const polling = startPollSessions({ database, sessions, pollMs, log });
   lifecycle.add('polling', () => polling.stop());
-  const watch = startWatchWork({ pool, metrics, log });
+  const watch = startWatchWork({ database, metrics, log });
   lifecycle.add('watch over work', () => watch.stop());
 
   const createPayment = createCreatePayment({
-    ...{ pool, order, sessions, pollMs },
+    ...{ database, order, sessions, pollMs },
     provider: provider.name,
   });
-  const closePayment = createClosePayment({ pool, sessions });
-  const refunds = createRefundUseCases({ pool, recordPayments, wakeRefunds, metrics });
+  const closePayment = createClosePayment({ database, sessions });
+  const refunds = createRefundUseCases({ database, recordPayments, wakeRefunds, metrics });
   const server = await startGrpcServer({
     host: config.listen,
     port: config.port,
     services: [
-      createPaymentService({ pool, createPayment, closePayment, refunds, webhooks, metrics }),
+      createPaymentService({ database, createPayment, closePayment, refunds, webhooks, metrics }),
     ],
     tokens: createTokens({ secret: config.tokenSecret }),
     log,
@@ -127,17 +130,17 @@ async function start(
   const observability = await startObservabilityServer({
     port: config.metricsPort,
     registry: registry.registry,
-    ready: () => notReady(pool, order),
+    ready: () => notReady(database, order),
   });
   lifecycle.add('observability server', () => observability.stop());
   return { port: server.port, metricsPort: observability.port, lifecycle, log };
 }
 
 /** The provider is not among them: webhooks and reads go on without it. */
-async function notReady(pool: Pool, order: OrderGateway): Promise<string[]> {
+async function notReady(database: PaymentDatabase, order: OrderGateway): Promise<string[]> {
   const waitingFor: string[] = [];
   const deadline = Deadline.after(readyDeadlineMs);
-  await query(pool, 'SELECT 1', [], { deadline }).catch(() => waitingFor.push('mysql'));
+  await query(database, 'SELECT 1', [], { deadline }).catch(() => waitingFor.push('mysql'));
   if (!order.connected()) waitingFor.push('order');
   return waitingFor;
 }

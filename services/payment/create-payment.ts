@@ -2,16 +2,11 @@ import type { RowDataPacket } from 'mysql2/promise';
 import { PaymentSettlement } from '../../gen/sluice/payment/v1/payment.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
-import {
-  duplicateKeyErrno,
-  mysqlErrno,
-  type Pool,
-  type PoolConnection,
-  transaction,
-} from '../runtime/mysql.ts';
+import { duplicateKeyErrno, mysqlErrno, type PoolConnection } from '../runtime/mysql.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import type { OrderGateway } from './order-gateway.ts';
 import { canStillBePaid, type Payment } from './payment.ts';
+import { type PaymentDatabase, transaction } from './payment-database.ts';
 import { nextId } from './payment-id.ts';
 import type { PaymentSessions } from './payment-session.ts';
 import { insertPayment, type NewPayment, readPaymentsOfOrder } from './payment-store.ts';
@@ -32,7 +27,7 @@ export interface PaymentAttempt {
 export type CreatePayment = (attempt: PaymentAttempt, deadline: Deadline) => Promise<Payment>;
 
 export interface CreatePaymentOptions {
-  readonly pool: Pool;
+  readonly database: PaymentDatabase;
   readonly order: Pick<OrderGateway, 'beginPayment'>;
   readonly sessions: Pick<PaymentSessions, 'open'>;
   /** Who takes new payments. */
@@ -44,9 +39,9 @@ export interface CreatePaymentOptions {
 export const attemptsMax = 20;
 
 export function createCreatePayment(options: CreatePaymentOptions): CreatePayment {
-  const { pool, sessions } = options;
+  const { database, sessions } = options;
   return async (attempt, deadline) => {
-    const before = await readAttempt(pool, attempt, deadline);
+    const before = await readAttempt(database, attempt, deadline);
     const payment = before ?? (await begin(options, attempt, deadline));
     const isOpened = payment.paymentUrl !== '' || !canStillBePaid(payment);
     return isOpened ? payment : await sessions.open(payment, deadline);
@@ -54,7 +49,7 @@ export function createCreatePayment(options: CreatePaymentOptions): CreatePaymen
 }
 
 async function begin(
-  { pool, order, provider, pollMs }: CreatePaymentOptions,
+  { database, order, provider, pollMs }: CreatePaymentOptions,
   attempt: PaymentAttempt,
   deadline: Deadline,
 ): Promise<Payment> {
@@ -65,24 +60,24 @@ async function begin(
   const paymentId = nextId();
   const fresh = { paymentId, orderId, userId, requestId, provider, amount: total, expireTime };
   try {
-    await insert(pool, fresh, pollMs, deadline);
+    await insert(database, fresh, pollMs, deadline);
   } catch (error) {
     // A copy of this very attempt was faster.
     if (mysqlErrno(error) !== duplicateKeyErrno) throw error;
   }
   if (failpoints.on) await failpoints.hit('payment.after_insert_payment', { orderId });
-  const stored = await readAttempt(pool, attempt, deadline);
+  const stored = await readAttempt(database, attempt, deadline);
   if (stored === undefined) throw new Refusal('OUTCOME_UNKNOWN', 'The payment was not stored');
   return stored;
 }
 
 async function insert(
-  pool: Pool,
+  database: PaymentDatabase,
   payment: NewPayment,
   pollMs: number,
   deadline: Deadline,
 ): Promise<void> {
-  await transaction(pool, { deadline }, async (connection) => {
+  await transaction(database, { deadline }, async (connection) => {
     await requirePayable(connection, payment.orderId);
     await insertPayment(connection, payment, pollMs);
     if (failpoints.on) await failpoints.hit('payment.before_insert_commit');
@@ -110,11 +105,11 @@ async function requirePayable(connection: PoolConnection, orderId: bigint): Prom
 }
 
 async function readAttempt(
-  pool: Pool,
+  database: PaymentDatabase,
   { orderId, userId, requestId }: PaymentAttempt,
   deadline: Deadline,
 ): Promise<Payment | undefined> {
-  const payments = await readPaymentsOfOrder(pool, orderId, deadline);
+  const payments = await readPaymentsOfOrder(database, orderId, deadline);
   const found = payments.find((payment) => payment.requestId === requestId);
   if (found && found.userId !== userId) throw new Refusal('NOT_FOUND', 'There is no such order');
   return found;

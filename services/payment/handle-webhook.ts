@@ -2,13 +2,7 @@ import { Batcher } from '../runtime/batcher.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import type { Log } from '../runtime/log.ts';
-import {
-  duplicateKeyErrno,
-  mysqlErrno,
-  type Pool,
-  type PoolConnection,
-  transaction,
-} from '../runtime/mysql.ts';
+import { duplicateKeyErrno, mysqlErrno, type PoolConnection } from '../runtime/mysql.ts';
 import { invalidRequest, Refusal } from '../runtime/refusals.ts';
 import { moveRefunds, noteRefund, type ReportedRefund } from './apply-refund-state.ts';
 import {
@@ -18,6 +12,7 @@ import {
   settle,
 } from './apply-session-state.ts';
 import type { SessionReport } from './payment.ts';
+import { batchTransaction, type PaymentDatabase } from './payment-database.ts';
 import type { PaymentMetrics } from './payment-metrics.ts';
 import type { PaymentProvider } from './provider.ts';
 import {
@@ -47,7 +42,7 @@ export interface HandleWebhook {
 }
 
 export interface HandleWebhookOptions {
-  readonly pool: Pool;
+  readonly database: PaymentDatabase;
   readonly providers: ReadonlyMap<string, Pick<PaymentProvider, 'readWebhook'>>;
   readonly afterSettling: AfterSettling;
   readonly metrics: PaymentMetrics;
@@ -124,7 +119,7 @@ async function takeIn(
 }
 
 async function keepOnce(
-  { pool, afterSettling, metrics, log }: HandleWebhookOptions,
+  { database, afterSettling, metrics, log }: HandleWebhookOptions,
   webhooks: readonly SignedWebhook[],
   deadline: Deadline,
 ): Promise<boolean[]> {
@@ -134,7 +129,7 @@ async function keepOnce(
   }
   for (let attempt = 1; ; attempt += 1) {
     try {
-      const taken = await transaction(pool, { deadline }, (connection) =>
+      const taken = await batchTransaction(database, { deadline }, (connection) =>
         keepAndApply(connection, [...first.values()]),
       );
       if (failpoints.on) await failpoints.hit('payment.after_webhook_commit', infoOf(taken.kept));

@@ -8,12 +8,12 @@ import type { Deadline } from '../runtime/deadline.ts';
 import type { DeadlineContext } from '../runtime/grpc-deadline.ts';
 import { encodeWhole } from '../runtime/grpc-messages.ts';
 import { type ServerService, service } from '../runtime/grpc-server.ts';
-import type { Pool } from '../runtime/mysql.ts';
 import { Refusal, type RefusalReason, refusalTable } from '../runtime/refusals.ts';
 import type { ClosePayment } from './close-payment.ts';
 import type { CreatePayment } from './create-payment.ts';
 import type { HandleWebhook } from './handle-webhook.ts';
 import type { Payment } from './payment.ts';
+import type { PaymentDatabase } from './payment-database.ts';
 import { paymentMessage, refundMessage } from './payment-message.ts';
 import type { PaymentMetrics } from './payment-metrics.ts';
 import {
@@ -28,7 +28,7 @@ import type { RefundUseCases } from './refund-payment.ts';
 import { readRefunds } from './refund-store.ts';
 
 export interface PaymentServerOptions {
-  readonly pool: Pool;
+  readonly database: PaymentDatabase;
   readonly createPayment: CreatePayment;
   readonly closePayment: ClosePayment;
   readonly refunds: RefundUseCases;
@@ -38,12 +38,12 @@ export interface PaymentServerOptions {
 
 /** Turns calls into use cases: checks what came in, and answers what came of it. */
 export function createPaymentService(options: PaymentServerOptions): ServerService {
-  const { pool, createPayment, closePayment, refunds, webhooks, metrics } = options;
+  const { database, createPayment, closePayment, refunds, webhooks, metrics } = options;
   const implementation: PaymentServiceImplementation<DeadlineContext> = {
     async createPayment(request, { deadline }) {
       try {
         const payment = await createPayment(attemptOf(request), deadline);
-        const [message] = await messagesOf(pool, [payment], deadline);
+        const [message] = await messagesOf(database, [payment], deadline);
         metrics.created.inc({ status: 'success' });
         return { payment: message };
       } catch (error) {
@@ -54,19 +54,19 @@ export function createPaymentService(options: PaymentServerOptions): ServerServi
 
     async getPayment({ paymentId, userId }, { deadline }) {
       requireName('payment_id', paymentId, userId);
-      const payment = await readPayment(pool, paymentId, deadline);
+      const payment = await readPayment(database, paymentId, deadline);
       if (payment === undefined || isOfAnother(payment, userId)) {
         throw new Refusal('NOT_FOUND', 'There is no such payment');
       }
-      const [message] = await messagesOf(pool, [payment], deadline);
+      const [message] = await messagesOf(database, [payment], deadline);
       return { payment: message };
     },
 
     async listPayments({ orderId, userId }, { deadline }) {
       requireName('order_id', orderId, userId);
-      const payments = await readPaymentsOfOrder(pool, orderId, deadline);
+      const payments = await readPaymentsOfOrder(database, orderId, deadline);
       const own = payments.filter((payment) => !isOfAnother(payment, userId));
-      return { payments: await messagesOf(pool, own, deadline) };
+      return { payments: await messagesOf(database, own, deadline) };
     },
 
     async closePayment({ orderId }, { deadline }) {
@@ -95,12 +95,12 @@ export function createPaymentService(options: PaymentServerOptions): ServerServi
 }
 
 async function messagesOf(
-  pool: Pool,
+  database: PaymentDatabase,
   payments: readonly Payment[],
   deadline: Deadline,
 ): Promise<PaymentMessage[]> {
   const ids = payments.map(({ paymentId }) => paymentId);
-  const refunds = Map.groupBy(await readRefunds(pool, ids, deadline), (one) => one.paymentId);
+  const refunds = Map.groupBy(await readRefunds(database, ids, deadline), (one) => one.paymentId);
   return payments.map((payment) => paymentMessage(payment, refunds.get(payment.paymentId)));
 }
 

@@ -2,10 +2,10 @@ import { PaymentStatus } from '../../gen/sluice/payment/v1/payment.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import type { Log } from '../runtime/log.ts';
-import type { Pool } from '../runtime/mysql.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import type { ApplySessionState } from './apply-session-state.ts';
 import { canStillBePaid, type Payment } from './payment.ts';
+import type { PaymentDatabase } from './payment-database.ts';
 import { isOrderClosed, readPayment, storeSession } from './payment-store.ts';
 import type { PaymentProvider, Session, SessionState } from './provider.ts';
 
@@ -24,7 +24,7 @@ export interface PaymentSessions {
 }
 
 export interface PaymentSessionsOptions {
-  readonly pool: Pool;
+  readonly database: PaymentDatabase;
   readonly providers: ReadonlyMap<string, PaymentProvider>;
   readonly applySessionState: ApplySessionState;
   readonly log: Log;
@@ -35,10 +35,10 @@ const voidMs = 4_000;
 const readMs = 5_000;
 
 export function createPaymentSessions(options: PaymentSessionsOptions): PaymentSessions {
-  const { pool, applySessionState } = options;
+  const { database, applySessionState } = options;
   const sessions: PaymentSessions = {
     async open(payment, deadline) {
-      if (await isOrderClosed(pool, payment.orderId, deadline)) {
+      if (await isOrderClosed(database, payment.orderId, deadline)) {
         await sessions.void(payment, deadline);
         throw orderCloses();
       }
@@ -48,9 +48,9 @@ export function createPaymentSessions(options: PaymentSessionsOptions): PaymentS
         const state = { kind: 'failed', failure: session.message } as const;
         return await apply(applySessionState, payment, undefined, state, deadline);
       }
-      await storeSession(pool, payment.paymentId, session, deadline);
+      await storeSession(database, payment.paymentId, session, deadline);
       if (failpoints.on) await failpoints.hit('payment.after_store_session', infoOf(payment));
-      const stored = await readPayment(pool, payment.paymentId, deadline);
+      const stored = await readPayment(database, payment.paymentId, deadline);
       if (stored === undefined) throw new Refusal('OUTCOME_UNKNOWN', 'The payment is gone');
       if (stored.status !== PaymentStatus.PAYMENT_STATUS_CLOSED) return stored;
       await voidReference(options, stored, session.reference, deadline);

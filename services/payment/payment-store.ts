@@ -5,8 +5,9 @@ import {
   PaymentStatus as Status,
 } from '../../gen/sluice/payment/v1/payment.ts';
 import type { Deadline } from '../runtime/deadline.ts';
-import { type Pool, type PoolConnection, query } from '../runtime/mysql.ts';
+import type { PoolConnection } from '../runtime/mysql.ts';
 import type { Payment } from './payment.ts';
+import { type PaymentDatabase, query } from './payment-database.ts';
 import type { Session } from './provider.ts';
 
 /** A payment before it is stored; MySQL's clock dates it. */
@@ -21,23 +22,23 @@ const columns = `payment_id, order_id, user_id, request_id, provider, provider_r
 
 /** The payment, or undefined. */
 export async function readPayment(
-  pool: Pool,
+  database: PaymentDatabase,
   paymentId: bigint,
   deadline: Deadline,
 ): Promise<Payment | undefined> {
   const statement = `SELECT ${columns} FROM payments WHERE payment_id = ?`;
-  const rows = await query<PaymentRow[]>(pool, statement, [paymentId], { deadline });
+  const rows = await query<PaymentRow[]>(database, statement, [paymentId], { deadline });
   return rows[0] && toPayment(rows[0]);
 }
 
 /** The payments of an order, oldest first. */
 export async function readPaymentsOfOrder(
-  pool: Pool,
+  database: PaymentDatabase,
   orderId: bigint,
   deadline: Deadline,
 ): Promise<Payment[]> {
   const statement = `SELECT ${columns} FROM payments WHERE order_id = ? ORDER BY payment_id`;
-  const rows = await query<PaymentRow[]>(pool, statement, [orderId], { deadline });
+  const rows = await query<PaymentRow[]>(database, statement, [orderId], { deadline });
   return rows.map(toPayment);
 }
 
@@ -75,14 +76,14 @@ export async function insertPayment(
 
 /** Notes where the buyer pays, unless the payment is over. */
 export async function storeSession(
-  pool: Pool,
+  database: PaymentDatabase,
   paymentId: bigint,
   { reference, paymentUrl }: Session,
   deadline: Deadline,
 ): Promise<void> {
   const bytes = Buffer.from(reference, 'utf8');
   await query(
-    pool,
+    database,
     `UPDATE payments SET provider_reference = ?, payment_url = ?, update_time = NOW(3)
      WHERE payment_id = ? AND status IN (${Status.PAYMENT_STATUS_PENDING}, ${Status.PAYMENT_STATUS_FAILED})
        AND session_over = 0 AND payment_url = ''
@@ -124,20 +125,24 @@ export async function writePayments(
 
 /** Whether the order is being closed, so that no session may be opened for it. */
 export async function isOrderClosed(
-  pool: Pool,
+  database: PaymentDatabase,
   orderId: bigint,
   deadline: Deadline,
 ): Promise<boolean> {
   const statement = 'SELECT order_id FROM closed_orders WHERE order_id = ?';
-  const rows = await query<RowDataPacket[]>(pool, statement, [orderId], { deadline });
+  const rows = await query<RowDataPacket[]>(database, statement, [orderId], { deadline });
   return rows.length > 0;
 }
 
 /** From its commit on, a payment of the order that has not opened its session yet will not. */
-export async function closeOrder(pool: Pool, orderId: bigint, deadline: Deadline): Promise<void> {
+export async function closeOrder(
+  database: PaymentDatabase,
+  orderId: bigint,
+  deadline: Deadline,
+): Promise<void> {
   const statement = `INSERT INTO closed_orders (order_id, create_time) VALUES (?, NOW(3))
     ON DUPLICATE KEY UPDATE order_id = VALUES(order_id)`;
-  await query(pool, statement, [orderId], { deadline });
+  await query(database, statement, [orderId], { deadline });
 }
 
 export interface PaymentRow extends RowDataPacket {

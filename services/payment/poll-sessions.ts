@@ -2,9 +2,9 @@ import { PaymentSettlement } from '../../gen/sluice/payment/v1/payment.ts';
 import { Deadline } from '../runtime/deadline.ts';
 import type { Log } from '../runtime/log.ts';
 import { type Loop, startLoop } from '../runtime/loop.ts';
-import type { Pool } from '../runtime/mysql.ts';
 import { isBusinessRefusal } from '../runtime/refusals.ts';
 import { claimPayments } from './claims.ts';
+import type { PaymentDatabase } from './payment-database.ts';
 import type { PaymentSessions } from './payment-session.ts';
 
 /** A silent payment is asked for at most this often in the end. */
@@ -16,7 +16,7 @@ const pageMax = 50;
 const pagesMax = 20;
 
 export interface PollSessionsOptions {
-  readonly pool: Pool;
+  readonly database: PaymentDatabase;
   readonly sessions: Pick<PaymentSessions, 'refresh'>;
   /** How long a payment may stay silent before it is first asked for; doubled each time. */
   readonly pollMs: number;
@@ -27,7 +27,7 @@ export interface PollSessionsOptions {
  * Asks the provider about payments whose webhook has not come, as long as money could still come in. Opens sessions again
  * whose opening was cut short, so that nothing stays half done.
  */
-export function startPollSessions({ pool, sessions, pollMs, log }: PollSessionsOptions): Loop {
+export function startPollSessions({ database, sessions, pollMs, log }: PollSessionsOptions): Loop {
   const claim = {
     settlement: PaymentSettlement.PAYMENT_SETTLEMENT_UNSPECIFIED,
     backoff: { firstMs: pollMs, maxMs: Math.max(pollMs, pollMaxMs) },
@@ -39,7 +39,7 @@ export function startPollSessions({ pool, sessions, pollMs, log }: PollSessionsO
     log,
     async run(signal) {
       for (let page = 0; page < pagesMax && !signal.aborted; page += 1) {
-        const due = await claimPayments(pool, claim, Deadline.after(deadlineMs));
+        const due = await claimPayments(database, claim, Deadline.after(deadlineMs));
         const polled = await Promise.allSettled(
           due.map((payment) => sessions.refresh(payment, Deadline.after(deadlineMs))),
         );

@@ -5,10 +5,11 @@ import { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import type { Log } from '../runtime/log.ts';
 import { type Loop, startLoop } from '../runtime/loop.ts';
-import { type Pool, type PoolConnection, transaction } from '../runtime/mysql.ts';
+import type { PoolConnection } from '../runtime/mysql.ts';
 import { claimPayments } from './claims.ts';
 import type { OrderGateway } from './order-gateway.ts';
 import type { Payment } from './payment.ts';
+import { batchTransaction, type PaymentDatabase } from './payment-database.ts';
 import type { PaymentMetrics } from './payment-metrics.ts';
 import { lockPayments } from './payment-store.ts';
 import { insertRefunds, surplusRefund } from './refund-store.ts';
@@ -26,7 +27,7 @@ export interface RecordPayments {
 }
 
 export interface RecordPaymentsOptions {
-  readonly pool: Pool;
+  readonly database: PaymentDatabase;
   readonly order: Pick<OrderGateway, 'recordPayment'>;
   readonly wakeRefunds: () => void;
   readonly metrics: Pick<PaymentMetrics, 'hops'>;
@@ -98,11 +99,11 @@ export function createRecordPayments(options: RecordPaymentsOptions): RecordPaym
 
 /** Tells order again of payments whose answer never came, in whatever process they were taken in. */
 export function startRecordPayments({
-  pool,
+  database,
   recordPayments,
   log,
 }: {
-  readonly pool: Pool;
+  readonly database: PaymentDatabase;
   readonly recordPayments: RecordPayments;
   readonly log: Log;
 }): Loop {
@@ -114,7 +115,7 @@ export function startRecordPayments({
       for (let page = 0; page < pagesMax && !signal.aborted; page += 1) {
         const deadline = Deadline.after(tellDeadlineMs);
         const settlement = PaymentSettlement.PAYMENT_SETTLEMENT_AWAITING;
-        const due = await claimPayments(pool, { settlement, backoff, max: pageMax }, deadline);
+        const due = await claimPayments(database, { settlement, backoff, max: pageMax }, deadline);
         const told = await Promise.allSettled(
           due.map((payment) => recordPayments.tell(payment, Deadline.after(tellDeadlineMs))),
         );
@@ -140,7 +141,7 @@ async function ask(
 
 /** Stores what order answered; a payment that pays nothing is noted down to be refunded, once. */
 async function store(
-  { pool, wakeRefunds, log }: RecordPaymentsOptions,
+  { database, wakeRefunds, log }: RecordPaymentsOptions,
   answers: readonly Answer[],
   deadline: Deadline,
 ): Promise<OrderAnswer[]> {
@@ -148,7 +149,7 @@ async function store(
     answers.filter(({ record }) => record === wanted).map(({ payment }) => payment.paymentId);
   const [recorded, closed] = [idsOf('RECORDED'), idsOf('ORDER_CLOSED')];
   const info = { recorded, closed };
-  const surplus = await transaction(pool, { deadline }, async (connection) => {
+  const surplus = await batchTransaction(database, { deadline }, async (connection) => {
     await setSettlement(connection, recorded, PaymentSettlement.PAYMENT_SETTLEMENT_RECORDED);
     const found = await refundSurplus(connection, closed);
     if (failpoints.on) await failpoints.hit('payment.before_settle_commit', info);

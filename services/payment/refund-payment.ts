@@ -1,9 +1,10 @@
 import { PaymentSettlement } from '../../gen/sluice/payment/v1/payment.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
-import { type Pool, type PoolConnection, transaction } from '../runtime/mysql.ts';
+import type { PoolConnection } from '../runtime/mysql.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import type { Payment } from './payment.ts';
+import { type PaymentDatabase, transaction } from './payment-database.ts';
 import type { PaymentMetrics } from './payment-metrics.ts';
 import { lockPayments, readPaymentsOfOrder } from './payment-store.ts';
 import type { RecordPayments } from './record-payments.ts';
@@ -34,14 +35,14 @@ export interface RefundUseCases {
 }
 
 export interface RefundUseCasesOptions {
-  readonly pool: Pool;
+  readonly database: PaymentDatabase;
   readonly recordPayments: Pick<RecordPayments, 'tell'>;
   readonly wakeRefunds: () => void;
   readonly metrics: Pick<PaymentMetrics, 'refunds'>;
 }
 
 export function createRefundUseCases(options: RefundUseCasesOptions): RefundUseCases {
-  const { pool } = options;
+  const { database } = options;
 
   /** Everything that decides on a refund happens under the lock of the payment's row. */
   async function underLock(
@@ -49,7 +50,7 @@ export function createRefundUseCases(options: RefundUseCasesOptions): RefundUseC
     deadline: Deadline,
     decide: (payment: Payment, refunds: readonly Refund[]) => Refund | NewRefund,
   ): Promise<Refund> {
-    const noted = await transaction(pool, { deadline }, async (connection) => {
+    const noted = await transaction(database, { deadline }, async (connection) => {
       const payment = (await lockPayments(connection, [paymentId])).get(paymentId);
       if (payment === undefined) throw noPayment();
       const refunds = await refundsOfLocked(connection, paymentId);
@@ -101,11 +102,11 @@ export function createRefundUseCases(options: RefundUseCasesOptions): RefundUseC
 
 /** The payment that pays an order. Order may know of it before its answer was stored here; then it is asked again. */
 async function payingPayment(
-  { pool, recordPayments }: RefundUseCasesOptions,
+  { database, recordPayments }: RefundUseCasesOptions,
   orderId: bigint,
   deadline: Deadline,
 ): Promise<bigint> {
-  const payments = await readPaymentsOfOrder(pool, orderId, deadline);
+  const payments = await readPaymentsOfOrder(database, orderId, deadline);
   const { PAYMENT_SETTLEMENT_RECORDED: recorded, PAYMENT_SETTLEMENT_AWAITING: awaiting } =
     PaymentSettlement;
   const paying = payments.find(({ settlement }) => settlement === recorded);

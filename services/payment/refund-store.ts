@@ -1,8 +1,9 @@
 import type { RowDataPacket } from 'mysql2/promise';
 import { type RefundStatus, RefundStatus as Status } from '../../gen/sluice/payment/v1/payment.ts';
 import type { Deadline } from '../runtime/deadline.ts';
-import { type Pool, type PoolConnection, query } from '../runtime/mysql.ts';
+import type { PoolConnection } from '../runtime/mysql.ts';
 import type { Payment } from './payment.ts';
+import { type PaymentDatabase, query } from './payment-database.ts';
 import { nextId } from './payment-id.ts';
 import { type Refund, surplusRequestId, Told } from './refund.ts';
 
@@ -17,12 +18,12 @@ const columns = `refund_id, payment_id, request_id, amount_minor, currency, whol
 
 /** The refunds of payments, oldest first. */
 export async function readRefunds(
-  pool: Pool,
+  database: PaymentDatabase,
   paymentIds: readonly bigint[],
   deadline: Deadline,
 ): Promise<Refund[]> {
   if (paymentIds.length === 0) return [];
-  const rows = await query<RefundRow[]>(pool, ofPayments, [paymentIds], { deadline });
+  const rows = await query<RefundRow[]>(database, ofPayments, [paymentIds], { deadline });
   return rows.map(toRefund);
 }
 
@@ -94,22 +95,26 @@ export async function writeRefund(
 }
 
 /** Committed before a refund goes out, so that a provider that may have got it is asked first from then on. */
-export async function markSent(pool: Pool, refundId: bigint, deadline: Deadline): Promise<void> {
+export async function markSent(
+  database: PaymentDatabase,
+  refundId: bigint,
+  deadline: Deadline,
+): Promise<void> {
   const statement = `UPDATE refunds SET status = ${Status.REFUND_STATUS_SENT}, update_time = NOW(3)
     WHERE refund_id = ? AND status = ${Status.REFUND_STATUS_PENDING}`;
-  await query(pool, statement, [refundId], { deadline });
+  await query(database, statement, [refundId], { deadline });
 }
 
 /** Notes how much of a refund order knows; with all of it told, the refund is done. */
 export async function writeTold(
-  pool: Pool,
+  database: PaymentDatabase,
   { refundId, status }: Refund,
   told: Told,
   deadline: Deadline,
 ): Promise<void> {
   const next = told === Told.all ? 'NULL' : 'next_time';
   await query(
-    pool,
+    database,
     `UPDATE refunds SET told = ?, next_time = ${next} WHERE refund_id = ? AND status = ? AND told <= ?`,
     [told, refundId, status, told],
     { deadline },

@@ -3,19 +3,19 @@ import { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import type { Log } from '../runtime/log.ts';
 import { type Loop, startLoop } from '../runtime/loop.ts';
-import type { Pool } from '../runtime/mysql.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import { applyRefundReport, type RefundReporting } from './apply-refund-state.ts';
 import { claimRefunds, postponeRefund } from './claims.ts';
 import type { OrderGateway } from './order-gateway.ts';
 import type { Payment } from './payment.ts';
+import type { PaymentDatabase } from './payment-database.ts';
 import { readPayment } from './payment-store.ts';
 import type { PaymentProvider, RefundState } from './provider.ts';
 import { type Refund, refundableMinor, refundedSoFar, Told } from './refund.ts';
 import { markSent, readRefunds, writeTold } from './refund-store.ts';
 
 export interface RefundWorkerOptions extends RefundReporting {
-  readonly pool: Pool;
+  readonly database: PaymentDatabase;
   readonly providers: ReadonlyMap<string, Pick<PaymentProvider, 'refund' | 'readRefund'>>;
   readonly order: Pick<OrderGateway, 'recordRefund'>;
   readonly log: Log;
@@ -33,7 +33,7 @@ const pagesMax = 20;
 
 /** Carries refunds out: sends them, asks what became of them, and tells order. Several processes may run one each. */
 export function startRefundWorker(options: RefundWorkerOptions): Loop {
-  const { pool, log } = options;
+  const { database, log } = options;
   return startLoop({
     name: 'refunds',
     intervalMs,
@@ -41,7 +41,7 @@ export function startRefundWorker(options: RefundWorkerOptions): Loop {
     async run(signal) {
       for (let page = 0; page < pagesMax && !signal.aborted; page += 1) {
         const due = await claimRefunds(
-          pool,
+          database,
           { leaseMs, max: pageMax },
           Deadline.after(bookkeepingMs),
         );
@@ -54,7 +54,7 @@ export function startRefundWorker(options: RefundWorkerOptions): Loop {
 
 /** One attempt; whatever it meets, the refund stays due until it is over and told. */
 async function attempt(options: RefundWorkerOptions, refund: Refund): Promise<void> {
-  const { pool, log } = options;
+  const { database, log } = options;
   try {
     if (await advance(options, refund, Deadline.after(attemptMs))) return;
   } catch (error) {
@@ -63,7 +63,7 @@ async function attempt(options: RefundWorkerOptions, refund: Refund): Promise<vo
   }
   const deadline = Deadline.after(bookkeepingMs);
   // If this fails too, the claim runs out by itself.
-  await postponeRefund(pool, refund.refundId, backoff, deadline).catch((error) => {
+  await postponeRefund(database, refund.refundId, backoff, deadline).catch((error) => {
     log.warn({ err: error }, 'a refund could not be put off');
   });
 }
@@ -74,8 +74,8 @@ async function advance(
   refund: Refund,
   deadline: Deadline,
 ): Promise<boolean> {
-  const { pool } = options;
-  const payment = await readPayment(pool, refund.paymentId, deadline);
+  const { database } = options;
+  const payment = await readPayment(database, refund.paymentId, deadline);
   if (payment === undefined) throw new Error('a refund without its payment');
   let after: Refund = refund;
   if (!isSettled(refund)) {
@@ -91,7 +91,7 @@ async function advance(
 
 /** The provider is asked first about a refund that may have reached it. */
 async function send(
-  { providers, pool }: RefundWorkerOptions,
+  { providers, database }: RefundWorkerOptions,
   payment: Payment,
   refund: Refund,
   deadline: Deadline,
@@ -108,7 +108,7 @@ async function send(
     if (failpoints.on) await failpoints.hit('payment.after_read_refund', { refundId });
     if (known) return known;
   } else {
-    await markSent(pool, refundId, deadline);
+    await markSent(database, refundId, deadline);
   }
   if (failpoints.on) await failpoints.hit('payment.before_refund', { refundId });
   try {
@@ -124,13 +124,13 @@ async function send(
 
 /** Order shows a refund as begun only if nothing of its payment will be left. */
 async function tellBegun(
-  { pool, order, log }: RefundWorkerOptions,
+  { database, order, log }: RefundWorkerOptions,
   payment: Payment,
   refund: Refund,
   deadline: Deadline,
 ): Promise<void> {
   if (!paysOrder(payment) || refund.told !== Told.nothing) return;
-  const refunds = await readRefunds(pool, [payment.paymentId], deadline);
+  const refunds = await readRefunds(database, [payment.paymentId], deadline);
   if (refundableMinor(payment, refunds) > 0n) return;
   const { orderId, paymentId, amount } = payment;
   const progress = { orderId, paymentId, refundedTotal: amount, done: false, restock: false };
@@ -145,12 +145,12 @@ async function tellBegun(
   }
   if (failpoints.on)
     await failpoints.hit('payment.after_tell_refund', { refundId: refund.refundId });
-  await writeTold(pool, refund, Told.begun, deadline);
+  await writeTold(database, refund, Told.begun, deadline);
 }
 
 /** @returns whether order has answered */
 async function tellDone(
-  { pool, order, log }: RefundWorkerOptions,
+  { database, order, log }: RefundWorkerOptions,
   payment: Payment,
   refund: Refund,
   deadline: Deadline,
@@ -158,7 +158,7 @@ async function tellDone(
   if (refund.told === Told.all) return true;
   const { orderId, paymentId, amount } = payment;
   const { refundId } = refund;
-  const { minor, restock } = refundedSoFar(await readRefunds(pool, [paymentId], deadline));
+  const { minor, restock } = refundedSoFar(await readRefunds(database, [paymentId], deadline));
   const refundedTotal = { currencyCode: amount.currencyCode, minorUnits: minor };
   if (failpoints.on) await failpoints.hit('payment.before_tell_refund', { refundId });
   try {
@@ -171,7 +171,7 @@ async function tellDone(
     if (error.reason !== 'NOT_FOUND') return false;
   }
   if (failpoints.on) await failpoints.hit('payment.after_tell_refund', { refundId });
-  await writeTold(pool, refund, Told.all, deadline);
+  await writeTold(database, refund, Told.all, deadline);
   return true;
 }
 

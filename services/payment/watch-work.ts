@@ -3,7 +3,7 @@ import { PaymentSettlement } from '../../gen/sluice/payment/v1/payment.ts';
 import { Deadline } from '../runtime/deadline.ts';
 import type { Log } from '../runtime/log.ts';
 import { type Loop, startLoop } from '../runtime/loop.ts';
-import { type Pool, query } from '../runtime/mysql.ts';
+import { type PaymentDatabase, query } from './payment-database.ts';
 import type { PaymentMetrics, WorkKind } from './payment-metrics.ts';
 
 const intervalMs = 5_000;
@@ -21,11 +21,11 @@ const statements: Readonly<Record<WorkKind, string>> = {
 
 /** Shows how much work waits and for how long: a payment that order does not know of, a silent one, a refund. */
 export function startWatchWork({
-  pool,
+  database,
   metrics,
   log,
 }: {
-  readonly pool: Pool;
+  readonly database: PaymentDatabase;
   readonly metrics: Pick<PaymentMetrics, 'workDue' | 'workAgeSeconds'>;
   readonly log: Log;
 }): Loop {
@@ -36,7 +36,7 @@ export function startWatchWork({
     async run() {
       for (const [kind, statement] of Object.entries(statements) as [WorkKind, string][]) {
         const deadline = Deadline.after(deadlineMs);
-        const [row] = await query<RowDataPacket[]>(pool, statement, [], { deadline });
+        const [row] = await query<RowDataPacket[]>(database, statement, [], { deadline });
         metrics.workDue.set({ kind }, Number(row?.due ?? 0));
         metrics.workAgeSeconds.set({ kind }, Math.max(0, Number(row?.seconds ?? 0)));
       }
