@@ -1,8 +1,8 @@
 -- Closes a gate, also one that is missing, so that it can be installed anew. The token makes the closer the
--- only one who may install; whoever closes later takes the right over, but not while the work is fresh.
+-- only one who may install; whoever closes later takes the right over, but not while another's work is fresh.
 --
 -- KEYS[1] meta             hash: state, install token and when it was last heard of
--- ARGV[1] token            unique to this attempt
+-- ARGV[1] token            <owner>:<attempt>, unique to this attempt; who failed need not wait for himself
 -- ARGV[2] fresh_ms         how long another's closing is respected after it was last heard of
 -- ARGV[3] deadline_ms      Redis time after which nothing may be done any more
 --
@@ -17,7 +17,8 @@ local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 if now_ms > deadline_ms then return { 3 } end
 local found = redis.call('HMGET', meta, 'state', 'token', 'closing_ms', 'closing_run_id')
-if found[1] == 'closing' and found[2] ~= token and found[4] == run_id then
+local owner, other = string.match(token, '^[^:]*'), string.match(found[2] or '', '^[^:]*')
+if found[1] == 'closing' and other ~= owner and found[4] == run_id then
   local age_ms = now_ms - (tonumber(found[3]) or 0)
   if age_ms >= 0 and age_ms < fresh_ms then return { 2, fresh_ms - age_ms } end
 end

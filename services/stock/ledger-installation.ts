@@ -1,7 +1,6 @@
 import type { PoolConnection, RowDataPacket } from 'mysql2/promise';
 import type { Deadline } from '../runtime/deadline.ts';
 import { type Pool, transaction } from '../runtime/mysql.ts';
-import { Refusal } from '../runtime/refusals.ts';
 import { holdState } from './hold-states.ts';
 import { type SkuRow, skuOf } from './ledger-skus.ts';
 import { openSnapshot } from './ledger-snapshot.ts';
@@ -9,38 +8,51 @@ import { openSnapshot } from './ledger-snapshot.ts';
 /** Users in one chunk; Lua takes some 8,000 values in a call. */
 const chunkUsers = 2_000;
 
-/** What a gate is to be installed with: one moment of the ledger, under a new epoch. */
+/** Some buyers of one SKU, as user, units, user, units, …; each SKU has one chunk that is its last. */
+export interface BuyersChunk {
+  readonly skuId: bigint;
+  readonly fields: string[];
+  readonly last: boolean;
+}
+
+/** What some gates are to be installed with: one moment of the ledger, under new epochs. */
 export interface Installation {
-  /** The SKU's row with the epoch raised. */
-  readonly sku: SkuRow;
-  /** Every user who ever held the SKU, with the units owned now, as user, units, user, units, … */
-  buyers(): AsyncGenerator<string[]>;
+  /** The SKUs' rows with the epochs raised; SKUs that do not exist are missing. */
+  readonly skus: readonly SkuRow[];
+  /** Every user who ever held one of these SKUs, with the units owned now; SKUs with few come first. */
+  buyers(): AsyncGenerator<BuyersChunk>;
   close(): Promise<void>;
 }
 
 /**
- * Raises a SKU's epoch and reads its figures in one transaction under the row's lock. The buyers are
- * read from a snapshot that is taken while the lock is held: no hold of the SKU can be between the
- * two then, and the lock is held for milliseconds however many buyers there are.
+ * Raises the epochs of some SKUs and reads their figures in one transaction under the rows' locks. The
+ * buyers are read from a snapshot that is taken while the locks are held: no hold of these SKUs can be
+ * between the two then, and the locks are held for milliseconds however many buyers there are.
  *
- * @throws Refusal NOT_FOUND; OUTCOME_UNKNOWN or DEPENDENCY_DOWN, then nothing may be installed
+ * @throws Refusal OUTCOME_UNKNOWN or DEPENDENCY_DOWN, then nothing may be installed
  */
 export async function openInstallation(
   pool: Pool,
-  skuId: bigint,
+  skuIds: readonly bigint[],
   deadline: Deadline,
 ): Promise<Installation> {
   const snapshot = await openSnapshot(pool, deadline);
   try {
-    const sku = await transaction(pool, { deadline }, async (connection) => {
-      const before = await readSku(connection, skuId);
+    const skus = await transaction(pool, { deadline }, async (connection) => {
+      const before = await lockRows(connection, skuIds);
       await snapshot.take();
-      await connection.query('UPDATE skus SET epoch = epoch + 1 WHERE sku_id = ?', [skuId]);
-      return { ...before, epoch: before.epoch + 1n };
+      if (before.length > 0) {
+        const locked = before.map(({ skuId }) => skuId);
+        await connection.query(
+          'UPDATE skus FORCE INDEX (PRIMARY) SET epoch = epoch + 1 WHERE sku_id IN (?)',
+          [locked],
+        );
+      }
+      return before.map((sku) => ({ ...sku, epoch: sku.epoch + 1n }));
     });
     return {
-      sku,
-      buyers: () => readBuyers(snapshot.connection, skuId),
+      skus,
+      buyers: () => readAllBuyers(snapshot.connection, skus),
       close: () => snapshot.close(),
     };
   } catch (error) {
@@ -49,26 +61,74 @@ export async function openInstallation(
   }
 }
 
-async function readSku(connection: PoolConnection, skuId: bigint): Promise<SkuRow> {
+/** Locks in ascending order, as everybody does. */
+async function lockRows(connection: PoolConnection, skuIds: readonly bigint[]): Promise<SkuRow[]> {
   const [rows] = await connection.query<RowDataPacket[]>(
-    'SELECT * FROM skus WHERE sku_id = ? FOR UPDATE',
-    [skuId],
+    `SELECT * FROM skus FORCE INDEX (PRIMARY) WHERE sku_id IN (?)
+     ORDER BY sku_id FOR UPDATE`,
+    [skuIds],
   );
-  if (rows[0] === undefined) throw new Refusal('NOT_FOUND', `There is no SKU ${skuId}`, { skuId });
-  return skuOf(rows[0]);
+  return rows.map(skuOf);
 }
 
-async function* readBuyers(connection: PoolConnection, skuId: bigint): AsyncGenerator<string[]> {
-  let after = '-1';
-  for (;;) {
-    const [rows] = await connection.query<RowDataPacket[]>(
-      `SELECT user_id, SUM(IF(state IN (${holdState.HELD}, ${holdState.SOLD}), units, 0)) AS units
-       FROM stock_holds FORCE INDEX (holds_by_buyer) WHERE sku_id = ? AND user_id > ?
-       GROUP BY user_id ORDER BY user_id LIMIT ${chunkUsers}`,
-      [skuId, after],
-    );
-    if (rows.length > 0) yield rows.flatMap((row) => [String(row.user_id), String(row.units)]);
-    if (rows.length < chunkUsers) return;
-    after = String(rows.at(-1)?.user_id);
+/** A SKU with millions of buyers takes seconds; the others do not wait for it. */
+async function* readAllBuyers(
+  connection: PoolConnection,
+  skus: readonly SkuRow[],
+): AsyncGenerator<BuyersChunk> {
+  const owned = ({ held, sold }: SkuRow): number => Number(held + sold);
+  const few = skus.filter((sku) => owned(sku) < chunkUsers);
+  yield* readBuyers(
+    connection,
+    few.map(({ skuId }) => skuId),
+  );
+  const many = skus.filter((sku) => owned(sku) >= chunkUsers);
+  for (const { skuId } of many.toSorted((a, b) => owned(a) - owned(b))) {
+    yield* readBuyers(connection, [skuId]);
   }
+}
+
+/** The buyers of SKUs in ascending order: as many SKUs in one statement as fill a chunk. */
+async function* readBuyers(
+  connection: PoolConnection,
+  skuIds: readonly bigint[],
+): AsyncGenerator<BuyersChunk> {
+  let left = skuIds;
+  /** In the middle of the first one left: the user behind whom to go on. */
+  let after: string | undefined;
+  while (left.length > 0) {
+    const asked = after === undefined ? left : left.slice(0, 1);
+    const rows = await readChunk(connection, asked, after ?? '-1');
+    const full = rows.length === chunkUsers;
+    const bySku = Map.groupBy(rows, (row) => BigInt(row.sku_id));
+    const unfinished = full ? BigInt(rows.at(-1)?.sku_id) : undefined;
+    const done = unfinished === undefined ? asked.length : asked.indexOf(unfinished);
+    for (const skuId of asked.slice(0, done)) {
+      yield { skuId, fields: fieldsOf(bySku.get(skuId) ?? []), last: true };
+    }
+    if (unfinished !== undefined) {
+      yield { skuId: unfinished, fields: fieldsOf(bySku.get(unfinished) ?? []), last: false };
+    }
+    after = unfinished === undefined ? undefined : String(rows.at(-1)?.user_id);
+    left = left.slice(done);
+  }
+}
+
+async function readChunk(
+  connection: PoolConnection,
+  skuIds: readonly bigint[],
+  after: string,
+): Promise<RowDataPacket[]> {
+  const [rows] = await connection.query<RowDataPacket[]>(
+    `SELECT sku_id, user_id,
+       SUM(IF(state IN (${holdState.HELD}, ${holdState.SOLD}), units, 0)) AS units
+     FROM stock_holds FORCE INDEX (holds_by_buyer) WHERE sku_id IN (?) AND user_id > ?
+     GROUP BY sku_id, user_id ORDER BY sku_id, user_id LIMIT ${chunkUsers}`,
+    [skuIds, after],
+  );
+  return rows;
+}
+
+function fieldsOf(rows: readonly RowDataPacket[]): string[] {
+  return rows.flatMap((row) => [String(row.user_id), String(row.units)]);
 }

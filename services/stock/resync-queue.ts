@@ -1,9 +1,10 @@
+import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Deadline } from '../runtime/deadline.ts';
 import type { Log } from '../runtime/log.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import { readGates } from './gate-view.ts';
-import { type ResyncResult, type ResyncSkuOptions, resyncSku } from './resync-sku.ts';
+import { type ResyncResult, type ResyncSkuOptions, resyncSkus } from './resync-sku.ts';
 import type { StockMetrics } from './stock-metrics.ts';
 
 /** Why a gate is installed anew. */
@@ -26,26 +27,29 @@ interface Request {
   readonly seenEpoch: bigint | undefined;
 }
 
-/** Gates being installed at once; each takes two connections to the ledger for a moment. */
+/** Groups of gates being installed at once; each takes two connections to the ledger for a moment. */
 const concurrencyMax = 3;
+/** Gates that are missing are installed together, for after a loss all of them are. */
+const groupMax = 200;
 /** SKUs waiting; the check of the gates finds the others again. */
 const waitingMax = 10_000;
 /** A gate just installed is not installed again for refusals that may be older than it. */
 const restMs = 1_000;
 const busyPollMs = 100;
 
-/** Installs gates one at a time per SKU and a few at once. */
+/** Installs gates, each by one at a time. */
 export class ResyncQueue {
   readonly #options: ResyncSkuOptions;
   readonly #metrics: StockMetrics;
   readonly #log: Log;
-  readonly #underWay = new Map<bigint, Promise<ResyncResult>>();
+  readonly #underWay = new Map<bigint, Promise<unknown>>();
   readonly #waiting = new Map<bigint, Request>();
   readonly #restUntilMs = new Map<bigint, number>();
+  #groups = 0;
   #closed = false;
 
-  constructor(options: ResyncSkuOptions, metrics: StockMetrics, log: Log) {
-    this.#options = options;
+  constructor(options: Omit<ResyncSkuOptions, 'owner'>, metrics: StockMetrics, log: Log) {
+    this.#options = { ...options, owner: randomUUID() };
     this.#metrics = metrics;
     this.#log = log;
   }
@@ -73,8 +77,9 @@ export class ResyncQueue {
       await this.#underWay.get(skuId)?.catch(() => undefined);
       // Whoever waited for the same one may have begun the next.
       if (this.#underWay.has(skuId)) continue;
-      const result = await this.#start(skuId, cause);
-      if (result.kind === 'INSTALLED') return result;
+      const result = await this.#start([skuId], cause).then((results) => results.get(skuId));
+      if (result?.kind === 'INSTALLED') return result;
+      if (result?.kind === 'NOT_FOUND') throw new Refusal('NOT_FOUND', undefined, { skuId });
       await sleep(busyPollMs);
     }
     throw new Refusal('STOCK_NOT_LOADED', 'The gate is being installed by another process');
@@ -88,49 +93,100 @@ export class ResyncQueue {
   }
 
   #startWaiting(): void {
-    for (const [skuId, { cause, seenEpoch }] of this.#waiting) {
-      if (this.#underWay.size >= concurrencyMax) return;
-      this.#waiting.delete(skuId);
-      if (this.#underWay.has(skuId)) continue;
-      this.#startIfNeeded(skuId, { cause, seenEpoch }).catch((error) => {
-        this.#log.warn({ err: error, cause }, 'a gate could not be installed, will try again');
+    while (this.#groups < concurrencyMax) {
+      const group = this.#takeGroup();
+      if (group === undefined) return;
+      const { skuIds, request } = group;
+      this.#start(skuIds, request.cause, request).catch((error) => {
+        const { cause } = request;
+        this.#log.warn({ err: error, cause }, 'gates could not be installed, will try again');
       });
     }
   }
 
-  /** By now another process may have installed the gate. */
-  #startIfNeeded(skuId: bigint, { cause, seenEpoch }: Request): Promise<ResyncResult> {
-    if (cause !== 'not_loaded' && seenEpoch === undefined) return this.#start(skuId, cause);
-    return this.#start(skuId, cause, async () => {
-      const [view] = await readGates(this.#options.connection, [skuId]);
+  /** The next gate, or several if they are missing. */
+  #takeGroup(): { skuIds: bigint[]; request: Request } | undefined {
+    let request: Request | undefined;
+    const skuIds: bigint[] = [];
+    for (const [skuId, waiting] of this.#waiting) {
+      if (this.#underWay.has(skuId)) {
+        this.#waiting.delete(skuId);
+      } else if (request === undefined || waiting.cause === 'not_loaded') {
+        request ??= waiting;
+        skuIds.push(skuId);
+        this.#waiting.delete(skuId);
+        if (request.cause !== 'not_loaded' || skuIds.length >= groupMax) break;
+      }
+    }
+    return request && { skuIds, request };
+  }
+
+  /** Without a request nobody asks whether it is needed. */
+  #start(
+    skuIds: readonly bigint[],
+    cause: ResyncCause,
+    request?: Request,
+  ): Promise<Map<bigint, ResyncResult>> {
+    this.#groups += 1;
+    const run = this.#run(skuIds, cause, request).finally(() => {
+      this.#groups -= 1;
+      for (const skuId of skuIds) this.#underWay.delete(skuId);
+      if (!this.#closed) this.#startWaiting();
+    });
+    for (const skuId of skuIds) this.#underWay.set(skuId, run);
+    return run;
+  }
+
+  async #run(
+    skuIds: readonly bigint[],
+    cause: ResyncCause,
+    request: Request | undefined,
+  ): Promise<Map<bigint, ResyncResult>> {
+    const startedMs = performance.now();
+    const needed = request ? await this.#stillNeeded(skuIds, request) : skuIds;
+    const results = await this.#resync(needed);
+    let installed = 0;
+    for (const [skuId, { kind }] of results) {
+      if (kind !== 'INSTALLED') continue;
+      installed += 1;
+      this.#rest(skuId);
+    }
+    this.#metrics.resyncs.inc({ cause }, installed);
+    const tookMs = Math.round(performance.now() - startedMs);
+    if (installed > 0) this.#log.info({ cause, gates: installed, tookMs }, 'gates were installed');
+    return results;
+  }
+
+  async #resync(skuIds: readonly bigint[]): Promise<Map<bigint, ResyncResult>> {
+    try {
+      return await resyncSkus(this.#options, skuIds);
+    } catch (error) {
+      if (skuIds.length <= 1 || error instanceof Refusal) throw error;
+      this.#log.warn({ err: error }, 'gates are installed one by one, for one of them is at fault');
+    }
+    const results = new Map<bigint, ResyncResult>();
+    for (const skuId of skuIds) {
+      const one = await resyncSkus(this.#options, [skuId]).catch((error) => {
+        if (error instanceof Refusal) throw error;
+        this.#log.error({ err: error, skuId: String(skuId) }, 'a gate cannot be installed');
+      });
+      for (const [, result] of one ?? []) results.set(skuId, result);
+    }
+    return results;
+  }
+
+  /** By now another process may have installed them. */
+  async #stillNeeded(
+    skuIds: readonly bigint[],
+    { cause, seenEpoch }: Request,
+  ): Promise<readonly bigint[]> {
+    if (cause !== 'not_loaded' && seenEpoch === undefined) return skuIds;
+    const views = await readGates(this.#options.connection, skuIds);
+    return skuIds.filter((_, index) => {
+      const view = views[index];
       if (view?.loaded !== true) return true;
       return seenEpoch !== undefined && view.epoch <= seenEpoch;
     });
-  }
-
-  #start(
-    skuId: bigint,
-    cause: ResyncCause,
-    isNeeded: () => Promise<boolean> = () => Promise.resolve(true),
-  ): Promise<ResyncResult> {
-    const startedMs = performance.now();
-    const run = isNeeded()
-      .then((needed) => (needed ? resyncSku(this.#options, skuId) : ({ kind: 'BUSY' } as const)))
-      .then((result) => {
-        if (result.kind === 'INSTALLED') {
-          this.#metrics.resyncs.inc({ cause });
-          this.#rest(skuId);
-          const tookMs = Math.round(performance.now() - startedMs);
-          this.#log.info({ cause, tookMs }, 'a gate was installed');
-        }
-        return result;
-      })
-      .finally(() => {
-        this.#underWay.delete(skuId);
-        if (!this.#closed) this.#startWaiting();
-      });
-    this.#underWay.set(skuId, run);
-    return run;
   }
 
   #rest(skuId: bigint): void {

@@ -8,7 +8,7 @@ import type { ClosedGate, Gate } from './gate.ts';
 import type { GateConnection } from './gate-connection.ts';
 import { readGates } from './gate-view.ts';
 import { type Installation, openInstallation } from './ledger-installation.ts';
-import { gateSettings } from './ledger-skus.ts';
+import { gateSettings, type SkuRow } from './ledger-skus.ts';
 import { settleEntries } from './settle-pending.ts';
 
 /** Another process that has closed a gate is given this long after it was last heard of. */
@@ -25,84 +25,130 @@ const anyAgeMs = -1e12;
 const deadlineMs = 60_000;
 
 export interface ResyncSkuOptions {
+  /** Names this process among those that install gates; it never installs one gate twice at once. */
+  readonly owner: string;
   readonly gate: Gate;
   readonly connection: GateConnection;
   readonly pool: Pool;
   readonly creditFenced: CreditFenced;
 }
 
-/** What a gate was opened with; or BUSY, another process is at it; or SUPERSEDED, one took over. */
+/**
+ * What a gate was opened with; or BUSY, another process is at it; or SUPERSEDED, one took over; or
+ * NOT_FOUND, there is no such SKU.
+ */
 export type ResyncResult =
   | { readonly kind: 'INSTALLED'; readonly epoch: bigint; readonly available: bigint }
-  | { readonly kind: 'BUSY' | 'SUPERSEDED' };
+  | { readonly kind: 'BUSY' | 'SUPERSEDED' | 'NOT_FOUND' };
 
 /**
- * Installs the gate of one SKU anew from the ledger; other SKUs are untouched. Nothing else ever
- * writes the ledger's figure into a gate.
+ * Installs the gates of some SKUs anew from the ledger, with one transaction for all of them; other
+ * SKUs are untouched. Nothing else ever writes the ledger's figure into a gate. Answers per SKU.
  *
- * @throws Refusal NOT_FOUND; any other failure leaves the gate closed until somebody tries again
+ * @throws any failure leaves the gates that are not open yet closed until somebody tries again
  */
-export async function resyncSku(options: ResyncSkuOptions, skuId: bigint): Promise<ResyncResult> {
+export async function resyncSkus(
+  options: ResyncSkuOptions,
+  skuIds: readonly bigint[],
+): Promise<Map<bigint, ResyncResult>> {
   const deadline = Deadline.after(deadlineMs);
-  const closed = await options.gate.close(skuId, randomUUID(), respectOthersMs);
-  if (closed === undefined) return { kind: 'BUSY' };
-  if (failpoints.on) await failpoints.hit('stock.resync_closed', { skuId });
-  await drain(options, skuId, deadline);
-  const installation = await openInstallation(options.pool, skuId, deadline);
+  const closed = await closeAll(options, skuIds);
+  const results = new Map<bigint, ResyncResult>();
+  for (const skuId of skuIds) {
+    results.set(skuId, { kind: closed.has(skuId) ? 'NOT_FOUND' : 'BUSY' });
+  }
+  if (closed.size === 0) return results;
+  const closedIds = [...closed.keys()];
+  if (failpoints.on) await failpoints.hit('stock.resync_closed', { skuIds: closedIds });
+  await drain(options, closedIds, deadline);
+  const installation = await openInstallation(options.pool, closedIds, deadline);
   try {
-    if (failpoints.on) await failpoints.hit('stock.resync_read', { skuId });
-    return await install(options, skuId, closed, installation);
+    if (failpoints.on) await failpoints.hit('stock.resync_read', { skuIds: closedIds });
+    await installAll(options.gate, closed, installation, results);
+    return results;
   } finally {
     await installation.close();
   }
 }
 
+/** Closes the gates that no other process is at. */
+async function closeAll(
+  { gate, owner }: ResyncSkuOptions,
+  skuIds: readonly bigint[],
+): Promise<Map<bigint, ClosedGate>> {
+  const closed = new Map<bigint, ClosedGate>();
+  const closing = skuIds.map(async (skuId) => {
+    const right = await gate.close(skuId, `${owner}:${randomUUID()}`, respectOthersMs);
+    if (right) closed.set(skuId, right);
+  });
+  await Promise.all(closing);
+  return closed;
+}
+
 /** Waits a moment for posts under way, then bars those that have not come. */
 async function drain(
   { gate, connection, pool, creditFenced }: ResyncSkuOptions,
-  skuId: bigint,
+  skuIds: readonly bigint[],
   deadline: Deadline,
 ): Promise<void> {
   const grace = Deadline.after(graceMs);
   for (;;) {
-    const [view] = await readGates(connection, [skuId]);
-    if (view?.pendingOrders === 0) return;
+    const views = await readGates(connection, skuIds);
+    if (views.every(({ pendingOrders }) => pendingOrders === 0)) return;
     if (grace.passed) break;
     await sleep(drainPollMs);
   }
   for (let round = 0; round < settleRoundsMax; round += 1) {
     const settled = await settleEntries(
       { gate, connection, pool, creditFenced },
-      [skuId],
+      skuIds,
       { ageMs: anyAgeMs, max: settleMax },
       deadline,
     );
     if (settled.lines === 0) return;
   }
-  throw new Error(`SKU ${skuId} keeps pending entries although its gate is closed`);
+  throw new Error('gates keep pending entries although they are closed');
 }
 
-async function install(
-  { gate }: ResyncSkuOptions,
-  skuId: bigint,
+/** Writes the buyers chunk by chunk and opens each gate behind its last one. */
+async function installAll(
+  gate: Gate,
+  closed: ReadonlyMap<bigint, ClosedGate>,
+  { skus, buyers }: Installation,
+  results: Map<bigint, ResyncResult>,
+): Promise<void> {
+  const bySku = new Map(skus.map((sku) => [sku.skuId, sku]));
+  const begun = new Set<bigint>();
+  const opening: Promise<void>[] = [];
+  for await (const { skuId, fields, last } of buyers()) {
+    const right = closed.get(skuId) as ClosedGate;
+    const write = () => gate.installBuyers(skuId, right, { first: !begun.has(skuId), fields });
+    if (!last) {
+      await write();
+      begun.add(skuId);
+      continue;
+    }
+    const open = async (): Promise<void> => {
+      const written = await write();
+      const opened = written && (await openOne(gate, bySku.get(skuId) as SkuRow, right));
+      results.set(skuId, opened || { kind: 'SUPERSEDED' });
+    };
+    const opened = open();
+    // Awaited below; until then a failure must not count as nobody's.
+    opened.catch(() => undefined);
+    opening.push(opened);
+  }
+  await Promise.all(opening);
+}
+
+async function openOne(
+  gate: Gate,
+  sku: SkuRow,
   closed: ClosedGate,
-  { sku, buyers }: Installation,
-): Promise<ResyncResult> {
-  let first = true;
-  for await (const fields of buyers()) {
-    if (!(await gate.installBuyers(skuId, closed, { first, fields })))
-      return { kind: 'SUPERSEDED' };
-    first = false;
-  }
-  if (first && !(await gate.installBuyers(skuId, closed, { first, fields: [] }))) {
-    return { kind: 'SUPERSEDED' };
-  }
+): Promise<ResyncResult | undefined> {
+  const { skuId, epoch, available } = sku;
   if (failpoints.on) await failpoints.hit('stock.before_install', { skuId });
-  const { epoch, available } = sku;
-  const opened = await gate.install(skuId, closed, {
-    epoch,
-    available,
-    settings: gateSettings(sku),
-  });
-  return opened ? { kind: 'INSTALLED', epoch, available } : { kind: 'SUPERSEDED' };
+  const settings = gateSettings(sku);
+  const opened = await gate.install(skuId, closed, { epoch, available, settings });
+  return opened ? { kind: 'INSTALLED', epoch, available } : undefined;
 }

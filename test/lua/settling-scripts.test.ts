@@ -113,6 +113,11 @@ test('close_gate respects a fresh closing of another process and takes over a st
   assert(await gate.close(skuId, 'one', 60_000));
   assert.equal(await gate.close(skuId, 'two', 60_000), undefined);
   assert(await gate.close(skuId, 'one', 60_000), 'its own closing it may repeat');
+  assert(
+    await gate.close(skuId, 'one:again', 60_000),
+    'also under another token of the same owner',
+  );
+  assert(await gate.close(skuId, 'one', 60_000));
   await redis.hset(skuKeys(skuId).meta, 'closing_ms', '1000');
   assert(await gate.close(skuId, 'two', 60_000));
 });
