@@ -33,8 +33,8 @@ curl -i ${edgeUrl}/v1/orders \\
   -d '{"lines":[{"skuId":"1","quantity":1}]}'
 
 Pay it: put the answer's orderId in place of ORDER_ID and open the paymentUrl that comes back in a browser:
-curl -X POST ${edgeUrl}/v1/orders/ORDER_ID/payments \
-  -H 'Authorization: Bearer ${token}' \
+curl -X POST ${edgeUrl}/v1/orders/ORDER_ID/payments \\
+  -H 'Authorization: Bearer ${token}' \\
   -H 'Idempotency-Key: my-first-payment'
 
 What became of it, and whether every promise holds:

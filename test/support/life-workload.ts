@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { CallOptions } from 'nice-grpc';
 import type { Payment } from '../../gen/sluice/payment/v1/payment.ts';
+import { demoTokenSecret } from '../../services/runtime/env.ts';
 import { fromClientError } from '../../services/runtime/refusal-status.ts';
 import { refusalTable } from '../../services/runtime/refusals.ts';
 import type { System } from './system.ts';
@@ -40,6 +41,8 @@ export interface LifeWorkload {
 }
 
 const attemptsMax = 6;
+/** What the simulator asks of callers of its API in demo mode. */
+const asMerchant = { authorization: `Bearer ${demoTokenSecret}` };
 const callMs = 3_000;
 
 /**
@@ -174,7 +177,11 @@ async function pay(
 /** Pays a session at the simulator. @throws Error if it was not answered with success */
 export async function paySession({ env }: Pick<System, 'env'>, reference: string): Promise<void> {
   const url = `${env.SLUICE_SIMULATOR_URL}/v1/sessions/${reference}/pay`;
-  const response = await fetch(url, { method: 'POST', signal: AbortSignal.timeout(callMs) });
+  const response = await fetch(url, {
+    method: 'POST',
+    headers: asMerchant,
+    signal: AbortSignal.timeout(callMs),
+  });
   await response.body?.cancel();
   if (!response.ok) throw new Error(`the simulator answered ${response.status}`);
 }
@@ -186,7 +193,7 @@ export async function setKnobs(
 ): Promise<void> {
   const response = await fetch(`${env.SLUICE_SIMULATOR_URL}/v1/knobs`, {
     method: 'PUT',
-    headers: { 'content-type': 'application/json' },
+    headers: { ...asMerchant, 'content-type': 'application/json' },
     body: JSON.stringify(knobs),
   });
   if (!response.ok) throw new Error(`knobs: ${response.status} ${await response.text()}`);
