@@ -77,6 +77,14 @@ async function pay({ paymentUrl }: PaymentBody): Promise<void> {
   assert.equal(response.status, 303, await response.text());
 }
 
+/** Order knows of a payment a moment before payment knows that order does. */
+function untilRecorded(paymentId: string): Promise<void> {
+  return eventually(async () => {
+    const response = await send('GET', `/v1/admin/payments/${paymentId}`, admin);
+    return ((await response.json()) as PaymentBody).settlement === 'PAYMENT_SETTLEMENT_RECORDED';
+  }, `payment ${paymentId} is recorded`);
+}
+
 function refund(paymentId: string, key: string, body: unknown): Promise<Response> {
   const headers = { ...admin, 'idempotency-key': key };
   return send('POST', `/v1/admin/payments/${paymentId}/refunds`, headers, body);
@@ -125,6 +133,7 @@ test('an order is paid and refunded in two parts, while its buyer watches every 
   assert.equal(paid.status, 'ORDER_STATUS_PAID');
   assert.equal(paid.paymentId, opened.paymentId);
   assert.equal(paid.refunded, null);
+  await untilRecorded(opened.paymentId);
 
   const part = { amount: { currencyCode: 'EUR', minorUnits: '500' }, reason: 'scratched' };
   assert.equal((await refund(opened.paymentId, 'part', part)).status, 201);
@@ -165,10 +174,7 @@ test('a refund too many, in another currency or under a used key is refused by i
     'ILLEGAL_TRANSITION',
   );
   await pay(payment);
-  await eventually(async () => {
-    const response = await send('GET', `/v1/admin/payments/${paymentId}`, admin);
-    return ((await response.json()) as PaymentBody).settlement === 'PAYMENT_SETTLEMENT_RECORDED';
-  }, 'the payment is recorded');
+  await untilRecorded(paymentId);
   const of = (currencyCode: string, minorUnits: string) => ({
     reason: 'r',
     amount: { currencyCode, minorUnits },
