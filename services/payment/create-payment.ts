@@ -1,5 +1,5 @@
 import type { RowDataPacket } from 'mysql2/promise';
-import { PaymentSettlement } from '../../gen/sluice/payment/v1/payment.ts';
+import { PaymentSettlement, PaymentStatus } from '../../gen/sluice/payment/v1/payment.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import { duplicateKeyErrno, mysqlErrno, type PoolConnection } from '../runtime/mysql.ts';
@@ -68,6 +68,9 @@ async function begin(
   if (failpoints.on) await failpoints.hit('payment.after_insert_payment', { orderId });
   const stored = await readAttempt(database, attempt, deadline);
   if (stored === undefined) throw new Refusal('OUTCOME_UNKNOWN', 'The payment was not stored');
+  if (stored.status === PaymentStatus.PAYMENT_STATUS_CLOSED) {
+    throw new Refusal('ILLEGAL_TRANSITION', 'The order is being closed');
+  }
   return stored;
 }
 
