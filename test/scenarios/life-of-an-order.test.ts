@@ -194,7 +194,7 @@ async function untilStatus(orderId: string, status: string): Promise<Record<stri
 
 async function displayed(): Promise<number> {
   const { body } = await edge(`/v1/stock?skuId=${skuId}`);
-  return Number((body.stock as { available: string }[])[0]?.available);
+  return Number((body.stocks as { available: string }[])[0]?.available);
 }
 
 async function holdState(orderId: string): Promise<number | undefined> {

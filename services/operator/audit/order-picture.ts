@@ -1,4 +1,5 @@
 import type { Row } from '../stores.ts';
+import { toldAll } from './states.ts';
 
 // What all stores say of one order. Amounts and ids stay the texts that MySQL sent, times are DATETIME(3) texts, which
 // sort by time: an audit reads millions of these and looks closely at few.
@@ -270,7 +271,7 @@ export const refundRows: RowSort = {
       currency: text(row[5]),
       status: Number(row[6]),
       restock: Number(row[7]) === 1,
-      told: Number(row[8]) === 1,
+      told: Number(row[8]) === toldAll,
       nextTime: textOrNull(row[9]),
       updateTime: text(row[10]),
     });

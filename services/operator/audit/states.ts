@@ -34,6 +34,9 @@ export const refund = {
   failed: RefundStatus.REFUND_STATUS_FAILED as number,
 } as const;
 
+/** `refunds.told`: order knows all that it is to know. */
+export const toldAll = 2;
+
 /** `stock_holds.state`. */
 export const hold = { held: 1, sold: 2, released: 3, restocked: 4, fenced: 5 } as const;
 
