@@ -69,7 +69,7 @@ export function startWebhookSender(options: SenderOptions): WebhookSender {
       queue.finish(webhook);
       onAttempt('given up');
     } else {
-      queue.putBack(webhook, now() + pauseMs(webhook.attempts));
+      queue.putBack(webhook, Math.round(now() + pauseMs(webhook.attempts)));
       onAttempt(status === 0 ? 'failed' : 'refused');
     }
   }

@@ -81,11 +81,15 @@ export interface Receiver {
   readonly received: Received[];
   /** The status of the answers; 200 at first. */
   status: number;
+  /** The most connections that were open at once. */
+  readonly connectionsMax: number;
   stop(): Promise<void>;
 }
 
 export async function startReceiver(): Promise<Receiver> {
   const received: Received[] = [];
+  let connections = 0;
+  let connectionsMax = 0;
   const server = createServer(async (request, response) => {
     const chunks: Buffer[] = [];
     for await (const chunk of request) chunks.push(chunk as Buffer);
@@ -97,11 +101,21 @@ export async function startReceiver(): Promise<Receiver> {
     });
     response.writeHead(receiver.status).end();
   });
+  server.on('connection', (socket) => {
+    connections += 1;
+    connectionsMax = Math.max(connectionsMax, connections);
+    socket.once('close', () => {
+      connections -= 1;
+    });
+  });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const receiver: Receiver = {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/webhooks`,
     received,
     status: 200,
+    get connectionsMax() {
+      return connectionsMax;
+    },
     stop: () =>
       new Promise((resolve) => {
         server.close(() => resolve());

@@ -1,0 +1,256 @@
+import assert from 'node:assert/strict';
+import { after, afterEach, before, test } from 'node:test';
+import { Deadline } from '../../services/runtime/deadline.ts';
+import { eventually } from '../support/eventually.ts';
+import { type Receiver, type RunningSimulator, startReceiver, startSimulator } from './support.ts';
+
+let simulator: RunningSimulator;
+let receiver: Receiver;
+/** Added to the clock, so that nothing waits for real hours. */
+let aheadMs = 0;
+let ids = 1_000n;
+
+before(async () => {
+  receiver = await startReceiver();
+  simulator = await startSimulator(
+    { SLUICE_SIMULATOR_WEBHOOK_URL: receiver.url },
+    { now: () => Date.now() + aheadMs },
+  );
+});
+after(async () => {
+  await simulator.stop();
+  await receiver.stop();
+});
+afterEach(async () => {
+  await simulator.knobs({});
+  await eventually(async () => (await waiting()) === 0, 'no webhook waits');
+  receiver.received.length = 0;
+});
+
+const soon = (): Deadline => Deadline.after(10_000);
+const waiting = async (): Promise<number> =>
+  (await simulator.call('GET', '/v1/webhooks')).body.waiting;
+
+function newSession() {
+  ids += 1n;
+  return {
+    paymentId: ids,
+    orderId: 7n,
+    amount: { currencyCode: 'USD', minorUnits: 1_000n },
+    expireTime: new Date(Date.now() + aheadMs + 60_000),
+  };
+}
+
+const open = async (): Promise<string> =>
+  (await simulator.provider.openSession(newSession(), soon())).reference;
+const pay = (reference: string) => simulator.call('POST', `/v1/sessions/${reference}/pay`);
+const read = (reference: string) => simulator.provider.readSession(reference, soon());
+
+async function openAndPay(): Promise<string> {
+  const reference = await open();
+  await pay(reference);
+  return reference;
+}
+
+function refundOf(reference: string, minorUnits = 100n) {
+  ids += 1n;
+  return { refundId: ids, reference, amount: { currencyCode: 'USD', minorUnits } };
+}
+
+test('duplicates: every webhook comes as often as the knob says', async () => {
+  await simulator.knobs({ duplicates: 100 });
+  await openAndPay();
+  await eventually(() => receiver.received.length === 100, 'all copies arrive');
+  assert.equal(new Set(receiver.received.map(({ event }) => event.id)).size, 1);
+  await eventually(async () => (await waiting()) === 0, 'all are accepted');
+  assert.equal(receiver.received.length, 100);
+});
+
+test('delayMs: webhooks wait, and are signed for the time when they are sent', async () => {
+  await simulator.knobs({ delayMs: 86_400_000 });
+  await openAndPay();
+  // Another one, without delay, passes it: the sender had its chance to send both.
+  await simulator.knobs({});
+  await openAndPay();
+  await eventually(() => receiver.received.length === 1, 'the second arrives');
+  assert.equal(await waiting(), 1);
+  aheadMs += 86_400_000;
+  await eventually(() => receiver.received.length === 2, 'the first arrives a day later');
+  const late = receiver.received[1];
+  assert(late);
+  const now = new Date(Date.now() + aheadMs);
+  assert.equal(simulator.provider.readWebhook(late.body, late.headers, now).type, 'session.paid');
+});
+
+test('reorderMs: webhooks arrive in another order than things happened', async () => {
+  await simulator.knobs({ reorderMs: 300 });
+  const references: string[] = [];
+  for (let count = 0; count < 30; count += 1) references.push(await openAndPay());
+  await eventually(() => receiver.received.length === 30, 'all arrive');
+  const arrived = receiver.received.map(({ event }) => event.data.session.id);
+  assert.deepEqual(new Set(arrived), new Set(references));
+  // One chance in 30! that a shuffle changes nothing.
+  assert.notDeepEqual(arrived, references);
+});
+
+test('wrongAmount and wrongCurrency: something else is captured, and everybody is told so', async () => {
+  const captured = async () => {
+    const state = await read(await openAndPay());
+    assert(state.kind === 'paid');
+    return state.captured;
+  };
+  await simulator.knobs({ wrongAmount: -1 });
+  assert.deepEqual(await captured(), { currencyCode: 'USD', minorUnits: 999n });
+  await simulator.knobs({ wrongAmount: 5 });
+  assert.deepEqual(await captured(), { currencyCode: 'USD', minorUnits: 1_005n });
+  await simulator.knobs({ wrongAmount: -1_000_000 });
+  assert.deepEqual(await captured(), { currencyCode: 'USD', minorUnits: 1n });
+  await simulator.knobs({ wrongCurrency: 'EUR' });
+  assert.deepEqual(await captured(), { currencyCode: 'EUR', minorUnits: 1_000n });
+  await eventually(() => receiver.received.length === 4, 'all are told');
+  const told = receiver.received.map(({ event }) => event.data.session.captured.minorUnits).sort();
+  assert.deepEqual(told, ['1', '1000', '1005', '999']);
+});
+
+test('wrongSignature: nobody accepts the webhook, until it comes signed', async () => {
+  receiver.status = 401;
+  await simulator.knobs({ wrongSignature: true });
+  await openAndPay();
+  await eventually(() => receiver.received.length > 0, 'a delivery arrives');
+  const false_ = receiver.received[0];
+  assert(false_);
+  const now = new Date(Date.now() + aheadMs);
+  assert.throws(() => simulator.provider.readWebhook(false_.body, false_.headers, now), {
+    reason: 'UNAUTHENTICATED',
+  });
+  receiver.status = 200;
+  await simulator.knobs({});
+  await eventually(async () => (await waiting()) === 0, 'a delivery is accepted');
+  const genuine = receiver.received.at(-1);
+  assert(genuine);
+  const { eventId } = simulator.provider.readWebhook(genuine.body, genuine.headers, now);
+  assert.equal(eventId, false_.event.id);
+});
+
+test('silence: no webhook of what happens then, ever; who asks is told', async () => {
+  await simulator.knobs({ silence: true });
+  const silent = await openAndPay();
+  await simulator.knobs({});
+  const told = await openAndPay();
+  await eventually(() => receiver.received.length > 0, 'the second is told');
+  assert.deepEqual(
+    receiver.received.map(({ event }) => event.data.session.id),
+    [told],
+  );
+  assert.equal(await waiting(), 0);
+  assert.equal((await read(silent)).kind, 'paid');
+});
+
+for (const loseAnswers of ['drop', 'hang'] as const) {
+  test(`loseAnswers ${loseAnswers}: what was asked is done although nothing is answered`, async () => {
+    const paid = await openAndPay();
+    const request = newSession();
+    const order = refundOf(paid);
+    const toClose = await open();
+    await simulator.knobs({ loseAnswers });
+    const { provider } = simulator;
+    const within = () => Deadline.after(loseAnswers === 'hang' ? 200 : 10_000);
+    const unknown = { reason: 'OUTCOME_UNKNOWN' };
+    await assert.rejects(provider.openSession(request, within()), unknown);
+    await assert.rejects(provider.refund(order, within()), unknown);
+    await assert.rejects(provider.closeSession(toClose, within()), unknown);
+    await assert.rejects(provider.readSession(paid, within()), unknown);
+    await simulator.knobs({});
+    assert.deepEqual(await read(toClose), { kind: 'closed' });
+    const refund = await provider.readRefund(order, soon());
+    assert.equal(refund?.kind, 'succeeded');
+    assert.deepEqual(await provider.refund(order, soon()), refund);
+    // The session exists: another amount under its key is a contradiction.
+    const other = { ...request, amount: { currencyCode: 'USD', minorUnits: 1n } };
+    await assert.rejects(provider.openSession(other, soon()), { reason: 'INVALID_REQUEST' });
+  });
+}
+
+test('loseShare: with 0 no answer is lost', async () => {
+  await simulator.knobs({ loseAnswers: 'drop', loseShare: 0 });
+  for (let count = 0; count < 20; count += 1) await open();
+});
+
+test('refuseRefunds: a refund fails for good, and its amount can be refunded anew', async () => {
+  const reference = await openAndPay();
+  await simulator.knobs({ refuseRefunds: true });
+  const order = refundOf(reference, 1_000n);
+  const failed = { kind: 'failed', failure: 'the bank refused it' };
+  assert.deepEqual(await simulator.provider.refund(order, soon()), failed);
+  await simulator.knobs({});
+  assert.deepEqual(await simulator.provider.refund(order, soon()), failed);
+  const again = await simulator.provider.refund(refundOf(reference, 1_000n), soon());
+  assert.equal(again.kind, 'succeeded');
+});
+
+test('refundsPendingMs: a refund is pending first, and settled and told later', async () => {
+  const reference = await openAndPay();
+  await simulator.knobs({ refundsPendingMs: 3_600_000 });
+  const order = refundOf(reference);
+  const pending = await simulator.provider.refund(order, soon());
+  assert.equal(pending.kind, 'pending');
+  assert.deepEqual(await simulator.provider.readRefund(order, soon()), pending);
+  aheadMs += 3_600_000;
+  await eventually(
+    () => receiver.received.some(({ event }) => event.type === 'refund.succeeded'),
+    'the success is told',
+  );
+  const settled = await simulator.provider.readRefund(order, soon());
+  assert.equal(settled?.kind, 'succeeded');
+});
+
+test('slowMs: a caller that does not wait so long learns nothing, and what it asked is done later', async () => {
+  const reference = await open();
+  await simulator.knobs({ slowMs: 300 });
+  await assert.rejects(simulator.provider.closeSession(reference, Deadline.after(100)), {
+    reason: 'OUTCOME_UNKNOWN',
+  });
+  await simulator.knobs({});
+  await eventually(async () => (await read(reference)).kind === 'closed', 'it is done late');
+});
+
+test('payAfterClose: a closed session is paid late, and told as paid after closed', async () => {
+  const reference = await open();
+  await simulator.provider.closeSession(reference, soon());
+  assert.equal((await pay(reference)).status, 409);
+  await simulator.knobs({ payAfterClose: true });
+  assert.equal((await pay(reference)).status, 200);
+  assert.equal((await read(reference)).kind, 'paid');
+  await eventually(() => receiver.received.length === 2, 'both are told');
+  assert.deepEqual(receiver.received.map(({ event }) => event.type).sort(), [
+    'session.closed',
+    'session.paid',
+  ]);
+});
+
+test('knobs that are unknown or out of range are all named, and change nothing', async () => {
+  await simulator.knobs({ duplicates: 3 });
+  const { status, body } = await simulator.call('PUT', '/v1/knobs', {
+    duplicates: 0,
+    loseAnswers: 'yes',
+    wrongCurrency: 'euro',
+    silence: 1,
+    noise: true,
+  });
+  assert.equal(status, 400);
+  for (const name of ['duplicates', 'loseAnswers', 'wrongCurrency', 'silence', 'noise']) {
+    assert(body.error.message.includes(name), body.error.message);
+  }
+  assert.equal((await simulator.call('PUT', '/v1/knobs', [])).status, 400);
+  assert.equal((await simulator.call('GET', '/v1/knobs')).body.duplicates, 3);
+});
+
+test('setting some knobs returns the others to their usual value, and each is explained', async () => {
+  await simulator.knobs({ duplicates: 3, slowMs: 1 });
+  const { body } = await simulator.call('PUT', '/v1/knobs', { delayMs: 5 });
+  assert.equal(body.duplicates, 1);
+  assert.equal(body.slowMs, 0);
+  assert.equal(body.delayMs, 5);
+  const help = (await simulator.call('GET', '/v1/knobs/help')).body;
+  assert.deepEqual(Object.keys(help), Object.keys(body));
+});
