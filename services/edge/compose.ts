@@ -88,7 +88,7 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
       addSkuRoutes(server, { stock });
       addStockRoutes(server, { displayStock });
       addPaymentRoutes(server, { payments, authentication });
-      addWebhookRoute(server, { payments });
+      addWebhookRoute(server, { payments, inFlightMax: config.webhooksMax });
       addAdminSkuRoutes(server, { admin, authentication });
       addAdminPaymentRoutes(server, { payments, authentication });
       if (config.demo) addDemoTokenRoute(server, { tokens });

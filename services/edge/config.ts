@@ -22,6 +22,8 @@ export interface EdgeConfig {
   readonly orderQueueDepthMax: number;
   /** Open connections at most; one more is closed at once. */
   readonly connectionsMax: number;
+  /** Webhooks under way at once; each may hold a body of 256 KiB in memory. */
+  readonly webhooksMax: number;
   /** Streams of order states open at once. */
   readonly streamsMax: number;
 }
@@ -50,6 +52,7 @@ export function readConfig(variables: Variables): EdgeConfig {
         min: 1,
         max: 1_000_000,
       }),
+      webhooksMax: env.integer('SLUICE_EDGE_WEBHOOKS', 512, { min: 1, max: 10_000 }),
       streamsMax: env.integer('SLUICE_EDGE_STREAMS', 5_000, { min: 1, max: 100_000 }),
     };
   });

@@ -22,6 +22,8 @@ import { answeringInRequestFields, inRequestFields } from './request-fields.ts';
 
 /** What a buyer waits for an order at most, queueing included. */
 const createBudgetMs = 2_000;
+/** A cancel may have a payment's session voided with its provider first. */
+const cancelDeadlineMs = 3_500;
 const readDeadlineMs = 1_000;
 /** The order service takes this many orders in one call. */
 const batchEntriesMax = 500;
@@ -35,7 +37,7 @@ const read = { deadlineMs: readDeadlineMs, retry: true, readOnly: true, breaker:
 /** How the edge calls the order service. */
 const callTable = {
   batchCreateOrders: { deadlineMs: createBudgetMs, retry: true, breaker: 'order.create' },
-  cancelOrder: { deadlineMs: createBudgetMs, retry: true, breaker: 'order.cancel' },
+  cancelOrder: { deadlineMs: cancelDeadlineMs, retry: true, breaker: 'order.cancel' },
   getOrder: read,
   listOrders: read,
   getOrderHistory: read,

@@ -1,27 +1,9 @@
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
-import {
-  bearer,
-  Peers,
-  type ProblemBody,
-  type RunningEdge,
-  startEdge,
-  startPeers,
-} from './support.ts';
+import { test } from 'node:test';
+import { bearer, type ProblemBody, useEdge } from './support.ts';
 
-const peers = new Peers();
-let server: Awaited<ReturnType<typeof startPeers>>;
-let edge: RunningEdge;
-
-before(async () => {
-  server = await startPeers(peers);
-  edge = await startEdge(server.port);
-});
-
-after(async () => {
-  await edge.stop();
-  await server.stop();
-});
+const edge = useEdge();
+const { peers } = edge;
 
 const good = '{"lines":[{"skuId":"1","quantity":1}]}';
 const line = (text: string): string => `{"lines":[${text}]}`;

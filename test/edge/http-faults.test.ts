@@ -1,28 +1,9 @@
 import assert from 'node:assert/strict';
 import { connect } from 'node:net';
-import { after, before, test } from 'node:test';
-import {
-  bearer,
-  Peers,
-  type ProblemBody,
-  type RunningEdge,
-  startEdge,
-  startPeers,
-} from './support.ts';
+import { test } from 'node:test';
+import { bearer, type ProblemBody, useEdge } from './support.ts';
 
-const peers = new Peers();
-let server: Awaited<ReturnType<typeof startPeers>>;
-let edge: RunningEdge;
-
-before(async () => {
-  server = await startPeers(peers);
-  edge = await startEdge(server.port);
-});
-
-after(async () => {
-  await edge.stop();
-  await server.stop();
-});
+const edge = useEdge();
 
 async function assertProblem(response: Response, status: number, reason: string): Promise<void> {
   assert.equal(response.status, status);

@@ -1,34 +1,15 @@
 import assert from 'node:assert/strict';
-import { after, before, beforeEach, test } from 'node:test';
+import { beforeEach, test } from 'node:test';
 import { OrderStatus } from '../../gen/sluice/order/v1/order.ts';
 import { Refusal } from '../../services/runtime/refusals.ts';
 import { EventReader, type StreamEvent } from './event-reader.ts';
-import {
-  bearer,
-  Peers,
-  type ProblemBody,
-  type RunningEdge,
-  startEdge,
-  startPeers,
-  until,
-} from './support.ts';
+import { bearer, type ProblemBody, startEdge, until, useEdge } from './support.ts';
 
-const peers = new Peers();
-let server: Awaited<ReturnType<typeof startPeers>>;
-let edge: RunningEdge;
-
-before(async () => {
-  server = await startPeers(peers);
-  edge = await startEdge(server.port, { SLUICE_EDGE_STREAMS: '15' });
-});
+const edge = useEdge({ SLUICE_EDGE_STREAMS: '15' });
+const { peers } = edge;
 
 beforeEach(() => {
   peers.refusal = undefined;
-});
-
-after(async () => {
-  await edge.stop();
-  await server.stop();
 });
 
 let orders = 0;
@@ -258,7 +239,7 @@ test('an order service that is away is 503', async () => {
 
 test('heartbeats are comments, and a stream ends by itself after its lifetime', async () => {
   const orderStream = { heartbeatMs: 20, lifetimeMs: 200 };
-  const brief = await startEdge(server.port, {}, { orderStream });
+  const brief = await startEdge(edge.peersPort, {}, { orderStream });
   try {
     const reader = await open(newOrder(1n), 1n, { url: brief.url });
     const blocks: string[] = [];
@@ -275,7 +256,7 @@ test('heartbeats are comments, and a stream ends by itself after its lifetime', 
 });
 
 test('a server that stops ends its streams and is not kept from closing', async () => {
-  const stopping = await startEdge(server.port, { SLUICE_EDGE_DRAIN_MS: '300' });
+  const stopping = await startEdge(edge.peersPort, { SLUICE_EDGE_DRAIN_MS: '300' });
   const orderId = newOrder(1n);
   const readers = await Promise.all([1, 2, 3].map(() => open(orderId, 1n, { url: stopping.url })));
   for (const reader of readers) assert.equal(stateOf(await reader.next())[0], 1);

@@ -1,29 +1,9 @@
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
-import {
-  bearer,
-  Peers,
-  type ProblemBody,
-  type RunningEdge,
-  startEdge,
-  startPeers,
-  until,
-} from './support.ts';
+import { test } from 'node:test';
+import { bearer, type ProblemBody, until, useEdge } from './support.ts';
 
-const peers = new Peers();
-let server: Awaited<ReturnType<typeof startPeers>>;
-let edge: RunningEdge;
-
-before(async () => {
-  server = await startPeers(peers);
-  edge = await startEdge(server.port);
-  await until(async () => (await fetch(`${edge.url}/readyz`)).status === 200);
-});
-
-after(async () => {
-  await edge.stop();
-  await server.stop();
-});
+const edge = useEdge();
+const { peers } = edge;
 
 const json = { 'content-type': 'application/json' };
 const lines = [{ skuId: '9007199254740993', quantity: 2 }];

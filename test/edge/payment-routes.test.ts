@@ -1,34 +1,16 @@
 import assert from 'node:assert/strict';
-import { after, before, beforeEach, test } from 'node:test';
+import { beforeEach, test } from 'node:test';
 import type { Payment } from '../../gen/sluice/payment/v1/payment.ts';
 import { Refusal, type RefusalReason } from '../../services/runtime/refusals.ts';
 import { payment } from './fake-payment.ts';
-import {
-  bearer,
-  Peers,
-  type ProblemBody,
-  type RunningEdge,
-  startEdge,
-  startPeers,
-} from './support.ts';
+import { bearer, type ProblemBody, startEdge, useEdge } from './support.ts';
 
-const peers = new Peers();
-let server: Awaited<ReturnType<typeof startPeers>>;
-let edge: RunningEdge;
-
-before(async () => {
-  server = await startPeers(peers);
-  edge = await startEdge(server.port);
-});
+const edge = useEdge();
+const { peers } = edge;
 
 beforeEach(() => {
   peers.refusal = undefined;
   peers.asked.length = 0;
-});
-
-after(async () => {
-  await edge.stop();
-  await server.stop();
 });
 
 const orderPayments = '/v1/orders/9007199254740995/payments';
@@ -359,7 +341,7 @@ test('violations of payment are named by the fields of the HTTP request', async 
 });
 
 test('without payment the edge is ready, its payment routes are 503 and all others work', async () => {
-  const alone = await startEdge(server.port, { SLUICE_PAYMENT_ADDRESS: '127.0.0.1:1' });
+  const alone = await startEdge(edge.peersPort, { SLUICE_PAYMENT_ADDRESS: '127.0.0.1:1' });
   try {
     assert.equal((await fetch(`${alone.url}/v1/orders`, { headers: buyer })).status, 200);
     assert.equal((await fetch(`${alone.url}/v1/skus`)).status, 200);

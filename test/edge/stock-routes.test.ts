@@ -1,29 +1,10 @@
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
-import {
-  bearer,
-  Peers,
-  type ProblemBody,
-  type RunningEdge,
-  sku,
-  startEdge,
-  startPeers,
-  until,
-} from './support.ts';
+import { test } from 'node:test';
+import { sku } from './fake-stock.ts';
+import { bearer, type ProblemBody, until, useEdge } from './support.ts';
 
-const peers = new Peers();
-let server: Awaited<ReturnType<typeof startPeers>>;
-let edge: RunningEdge;
-
-before(async () => {
-  server = await startPeers(peers);
-  edge = await startEdge(server.port);
-});
-
-after(async () => {
-  await edge.stop();
-  await server.stop();
-});
+const edge = useEdge();
+const { peers } = edge;
 
 const skuAsJson = {
   skuId: '7',

@@ -1,29 +1,9 @@
 import assert from 'node:assert/strict';
 import { createHmac } from 'node:crypto';
-import { after, before, test } from 'node:test';
-import {
-  bearer,
-  Peers,
-  type ProblemBody,
-  type RunningEdge,
-  startEdge,
-  startPeers,
-  tokenSecret,
-} from './support.ts';
+import { test } from 'node:test';
+import { bearer, type ProblemBody, tokenSecret, useEdge } from './support.ts';
 
-const peers = new Peers();
-let server: Awaited<ReturnType<typeof startPeers>>;
-let edge: RunningEdge;
-
-before(async () => {
-  server = await startPeers(peers);
-  edge = await startEdge(server.port);
-});
-
-after(async () => {
-  await edge.stop();
-  await server.stop();
-});
+const edge = useEdge();
 
 type Claims = Record<string, unknown>;
 const nowSeconds = Math.floor(Date.now() / 1_000);

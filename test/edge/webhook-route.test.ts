@@ -1,35 +1,18 @@
 import assert from 'node:assert/strict';
-import { connect, type Socket } from 'node:net';
-import { after, before, beforeEach, test } from 'node:test';
+import { connect } from 'node:net';
+import { beforeEach, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import type { HandleWebhookRequest } from '../../gen/sluice/payment/v1/payment_service.ts';
 import { Refusal, type RefusalReason } from '../../services/runtime/refusals.ts';
-import {
-  Peers,
-  type ProblemBody,
-  type RunningEdge,
-  startEdge,
-  startPeers,
-  until,
-} from './support.ts';
+import { type ProblemBody, until, useEdge } from './support.ts';
 
-const peers = new Peers();
-let server: Awaited<ReturnType<typeof startPeers>>;
-let edge: RunningEdge;
-
-before(async () => {
-  server = await startPeers(peers);
-  edge = await startEdge(server.port);
-});
+const webhooksMax = 8;
+const edge = useEdge({ SLUICE_EDGE_WEBHOOKS: String(webhooksMax) });
+const { peers } = edge;
 
 beforeEach(() => {
   peers.refusal = undefined;
   peers.asked.length = 0;
-});
-
-after(async () => {
-  await edge.stop();
-  await server.stop();
 });
 
 const bodyBytesMax = 256 * 1_024;
@@ -236,25 +219,25 @@ test('a payment service that breaks makes the provider repeat, and its text stay
   assert.doesNotMatch(await response.text(), /secret text/);
 });
 
-test('512 webhooks are under way at most; one that its sender drops makes room', async () => {
+test('as many webhooks are under way as are set; one that its sender drops makes room', async () => {
   const head = 'POST /v1/webhooks/simulator HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nhalf';
-  const sockets: Socket[] = [];
+  const sockets = Array.from({ length: webhooksMax }, () => {
+    const socket = connect(edge.port, '127.0.0.1', () => socket.write(head));
+    socket.on('error', () => {});
+    return socket;
+  });
   try {
-    for (let count = 0; count < 512; count += 1) {
-      const socket = connect(edge.port, '127.0.0.1', () => socket.write(head));
-      socket.on('error', () => {});
-      sockets.push(socket);
-    }
-    await until(async () => (await send('x')).status === 503);
-    const refused = await send('x');
-    assert.equal(refused.status, 503);
-    assert.equal(((await refused.json()) as ProblemBody).reason, 'OVERLOADED');
-    assert.ok(Number(refused.headers.get('retry-after')) >= 1);
+    let refused: Response | undefined;
+    await until(async () => {
+      refused = await send('x');
+      return refused.status === 503;
+    });
+    assert.equal(((await refused?.json()) as ProblemBody).reason, 'OVERLOADED');
+    assert.ok(Number(refused?.headers.get('retry-after')) >= 1);
     assert.equal((await fetch(`${edge.url}/v1/skus`)).status, 200, 'buyers notice nothing');
     sockets.pop()?.destroy();
     await until(async () => (await send('x')).status === 200);
   } finally {
     for (const socket of sockets) socket.destroy();
   }
-  await until(async () => (await send('x')).status === 200);
 });

@@ -5,8 +5,6 @@ import type { PaymentGateway } from '../payment-gateway.ts';
 import { webhookHeaders } from '../webhook-headers.ts';
 
 const bodyBytesMax = 256 * 1_024;
-/** Bounds the memory of bodies under way to 128 MiB; one more is answered 503 and comes again. */
-const inFlightMax = 512;
 /** Names that payment could know; anything else is not worth a call. */
 const providerPattern = /^[a-z][a-z0-9-]{0,31}$/;
 
@@ -15,13 +13,19 @@ const answers = { true: '{"duplicate":true}', false: '{"duplicate":false}' } as 
 
 type Done = (error?: Error) => void;
 
+export interface WebhookRouteOptions {
+  readonly payments: Pick<PaymentGateway, 'webhook'>;
+  /** Bounds the memory of bodies under way; one more is answered 503 and comes again. */
+  readonly inFlightMax: number;
+}
+
 /**
  * Takes in the webhooks of payment providers. There is no token: the signature over the very bytes of
  * the body is the proof, and payment checks it. Anything but 200 makes the provider send it again.
  */
 export function addWebhookRoute(
   app: FastifyInstance,
-  { payments }: { payments: Pick<PaymentGateway, 'webhook'> },
+  { payments, inFlightMax }: WebhookRouteOptions,
 ): void {
   let inFlight = 0;
   const leave = (): void => {
