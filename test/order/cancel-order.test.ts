@@ -16,6 +16,9 @@ import {
 /** What the fake stock charges for one unit of SKU 1. */
 const price = { currencyCode: 'EUR', minorUnits: 100n };
 
+/** With the creation below the streams that one connection may have; more are refused by HTTP/2. */
+const callsAtOnce = 1_990;
+
 let bench: OrderBench;
 let order: OrderProcess;
 let other: OrderProcess;
@@ -241,9 +244,9 @@ test('a cancel that loses the race against a payment refunds what it finds paid'
   assert.deepEqual(await statesOf(orderId), ['PENDING', 'PAID', 'REFUNDING']);
 });
 
-test('2,000 cancels at once leave the creation of orders alive', async () => {
+test('nearly 2,000 cancels at once leave the creation of orders alive', async () => {
   const orderId = await create(5n);
-  const cancels = Array.from({ length: 2_000 }, () =>
+  const cancels = Array.from({ length: callsAtOnce }, () =>
     order.client.cancelOrder({ orderId, userId: 5n }).then(
       () => 'cancelled',
       (error) => error.reason as string,

@@ -57,6 +57,8 @@ test('an event carries the whole order, under the order’s id', async () => {
     eventTime: made?.createTime,
     paymentId: 0n,
     restock: false,
+    refunded: undefined,
+    orderCreateTime: made?.createTime,
   });
 });
 
