@@ -86,9 +86,12 @@ async function start(
     'confirmation-mail': createConfirmationMails(pool, () => mails.wake()),
   };
   const consumers: EventConsumer[] = [];
+  // Side by side, because each may have to wait for a Kafka that is away.
+  lifecycle.add('consumers', async () => {
+    await Promise.all(consumers.map((each) => each.stop()));
+  });
   for (const [name, handle] of Object.entries(handles)) {
     const consumer = await follow(config, name, handle, { publisher, metrics, log });
-    lifecycle.add(name, () => consumer.stop());
     consumers.push(consumer);
   }
   const observability = await startObservabilityServer({

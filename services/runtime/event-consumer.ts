@@ -19,7 +19,8 @@ const retryFirstMs = 100;
 const retryLastMs = 5_000;
 const startRetryMs = 2_000;
 const handleMs = 10_000;
-const sessionMs = 15_000;
+/** A consumer that died holds up its partitions this long. */
+const sessionMs = 10_000;
 const heartbeatMs = 2_000;
 
 export interface EventConsumerOptions<Event> {
@@ -58,6 +59,7 @@ export async function startEventConsumer<Event>(
 ): Promise<EventConsumer> {
   const { groupId, brokers, topic, log } = options;
   const kafka = createKafka(groupId, brokers, log);
+  const stopping = new AbortController();
   const consumer = kafka.consumer({
     groupId,
     sessionTimeout: sessionMs,
@@ -66,14 +68,18 @@ export async function startEventConsumer<Event>(
     allowAutoTopicCreation: false,
     minBytes: fetchBytesMin,
     maxWaitTimeInMs: fetchWaitMs,
-    retry: { retries: Number.MAX_SAFE_INTEGER, maxRetryTime: 5_000 },
+    // After these retries the consumer begins anew, for ever; only between them can it be stopped.
+    retry: {
+      retries: 5,
+      maxRetryTime: 2_000,
+      restartOnFailure: async () => !stopping.signal.aborted,
+    },
   });
   let joined = false;
   let answeredAtMs = Number.NEGATIVE_INFINITY;
   const answered = (): void => {
     answeredAtMs = performance.now();
   };
-  const stopping = new AbortController();
   consumer.on('consumer.group_join', () => {
     joined = true;
     answered();
@@ -82,7 +88,11 @@ export async function startEventConsumer<Event>(
   consumer.on('consumer.fetch', answered);
   consumer.on('consumer.crash', ({ payload }) => {
     joined = false;
-    log.error({ err: payload.error, restart: payload.restart, groupId }, 'consumer crashed');
+    const { error, restart } = payload;
+    log[restart ? 'warn' : 'error'](
+      { err: error, restart, groupId },
+      restart ? 'consumer begins anew' : 'consumer ended',
+    );
     // Without a restart the group would silently lack this member; a new process heals it.
     if (!payload.restart && !stopping.signal.aborted) process.exit(1);
   });
@@ -113,8 +123,7 @@ export async function startEventConsumer<Event>(
     connected: () => joined && performance.now() - answeredAtMs < sessionMs,
     async stop() {
       stopping.abort();
-      await lag?.stop();
-      await consumer.disconnect();
+      await Promise.all([lag?.stop(), consumer.disconnect()]);
       await started;
     },
   };

@@ -83,3 +83,9 @@ test('a process that starts while Kafka is away joins when it comes', async () =
   await publish(livesOf(300n, 20));
   await expectStatistics();
 });
+
+test('a process stops also while Kafka is away', async () => {
+  await kafka.kill();
+  await events.lifecycle.stop();
+  await assert.rejects(ready());
+});
