@@ -227,13 +227,16 @@ test('as many webhooks are under way as are set; one that its sender drops makes
     return socket;
   });
   try {
-    let refused: Response | undefined;
+    const refusals: Response[] = [];
     await until(async () => {
-      refused = await send('x');
-      return refused.status === 503;
+      const response = await send('x');
+      if (response.status === 503) refusals.push(response);
+      return refusals.length > 0;
     });
-    assert.equal(((await refused?.json()) as ProblemBody).reason, 'OVERLOADED');
-    assert.ok(Number(refused?.headers.get('retry-after')) >= 1);
+    for (const refused of refusals) {
+      assert.equal(((await refused.json()) as ProblemBody).reason, 'OVERLOADED');
+      assert.ok(Number(refused.headers.get('retry-after')) >= 1);
+    }
     assert.equal((await fetch(`${edge.url}/v1/skus`)).status, 200, 'buyers notice nothing');
     sockets.pop()?.destroy();
     await until(async () => (await send('x')).status === 200);
