@@ -21,6 +21,8 @@ export interface ExpireBegunOptions {
   readonly metrics: Pick<OrderMetrics, 'expired'>;
 }
 
+/** How often a database is looked through that nobody has said anything of. */
+const idleMs = 5_000;
 /** Orders of one table that are tried in one round at most. */
 const pageMax = 100;
 const readDeadlineMs = 3_000;
@@ -38,6 +40,8 @@ const waitsMax = 10_000;
  * from being closed; they are tried again later.
  */
 export function startExpireBegunOrders(options: ExpireBegunOptions): {
+  /** There are such orders in a database: looks for them now. */
+  wake(database: number): void;
   stop(): Promise<void>;
 } {
   const { shards, pace, log } = options;
@@ -58,7 +62,7 @@ export function startExpireBegunOrders(options: ExpireBegunOptions): {
     const positions = new Map<string, OverduePosition>();
     return startLoop({
       name: `expire-begun.${database.index}`,
-      intervalMs: pace.intervalMs,
+      intervalMs: idleMs,
       log,
       async run(signal) {
         let failure: unknown;
@@ -72,6 +76,7 @@ export function startExpireBegunOrders(options: ExpireBegunOptions): {
     });
   });
   return {
+    wake: (database) => loops[database]?.wake(),
     async stop() {
       stopping = true;
       await Promise.all(loops.map((loop) => loop.stop()));

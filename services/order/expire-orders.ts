@@ -21,6 +21,8 @@ export interface ExpireOrdersOptions {
   readonly pace: ExpiryConfig;
   readonly log: Log;
   readonly metrics: Pick<OrderMetrics, 'expired' | 'expiryLagSeconds' | 'overdue'>;
+  /** Called with a database's number while it has overdue orders whose payment has begun. */
+  readonly onBegun: (database: number) => void;
   /** Called after each commit that closed orders. */
   readonly onCommit: (database: number, changed: readonly Order[]) => void;
 }
@@ -36,7 +38,7 @@ const restMsMax = 200;
  * oldest first. Several may run at once: what one has locked, the others pass over.
  */
 export function startExpireOrders(options: ExpireOrdersOptions, database: OrderDatabase): Loop {
-  const { shards, pace, log, metrics } = options;
+  const { shards, pace, log, metrics, onBegun } = options;
   return startLoop({
     name: `expire.${database.index}`,
     intervalMs: pace.intervalMs,
@@ -47,6 +49,7 @@ export function startExpireOrders(options: ExpireOrdersOptions, database: OrderD
       metrics.expiryLagSeconds.set({ database: label }, overdue.oldestAgeMs / 1_000);
       metrics.overdue.set({ database: label, begun: 'false' }, overdue.notBegun);
       metrics.overdue.set({ database: label, begun: 'true' }, overdue.begun);
+      if (overdue.begun > 0) onBegun(database.index);
       if (overdue.notBegun === 0) return;
       for (let batch = 0; batch < pace.batchesMax && !signal.aborted; batch += 1) {
         const startedMs = performance.now();

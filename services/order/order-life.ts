@@ -60,13 +60,13 @@ export function startOrderLife(options: OrderLifeOptions, lifecycle: Lifecycle):
     options.payment ?? connectPayment({ addresses: config.paymentAddresses, log, breakerState });
   lifecycle.add('payment gateway', () => payment.close());
 
-  const expiry = { ...common, pace: config.expiry };
+  const pace = config.expiry;
+  const begun = startExpireBegunOrders({ ...common, pace, payment, changeOrder });
+  lifecycle.add('expiry of begun orders', () => begun.stop());
   for (const database of shards.databases) {
-    const loop = startExpireOrders(expiry, database);
+    const loop = startExpireOrders({ ...common, pace, onBegun: begun.wake }, database);
     lifecycle.add(`expiry ${database.index}`, () => loop.stop());
   }
-  const begun = startExpireBegunOrders({ ...expiry, payment, changeOrder });
-  lifecycle.add('expiry of begun orders', () => begun.stop());
 
   return {
     cancelOrder: createCancelOrder({ changeOrder, payment }),
