@@ -126,7 +126,11 @@ async function sendOne(
   const { queue, metrics, log } = options;
   if (!isUsable()) return await queue.giveBack(claimed, 0);
   const mail = readMail(options, claimed);
-  if (mail === undefined) return await queue.giveUp(claimed, 'the order event cannot be read');
+  if (mail === undefined) {
+    await queue.giveUp(claimed, 'the order event cannot be read');
+    metrics.mailSent.inc({ status: 'given_up' });
+    return;
+  }
   if (failpoints.on) await failpoints.hit('mail.before_send', { orderId: claimed.orderId });
   let answer: MailAnswer;
   try {

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import type { OrderEvent } from '../../gen/sluice/event/v1/order_event.ts';
-import type { OrderStatus } from '../../gen/sluice/order/v1/order.ts';
+import { OrderStatus } from '../../gen/sluice/order/v1/order.ts';
 import type { OrderLineFact, Warehouse } from '../../services/events/warehouse.ts';
 import { createMysqlWarehouse } from '../../services/events/warehouse.ts';
 import {
@@ -148,6 +148,27 @@ test('without a group the letters of all groups are replayed', async () => {
   );
   const groups = new Set((await replayDeadLetters(options())).map((letter) => letter.group));
   assert(groups.has(group('user-statistics')) && groups.has(group('confirmation-mail')));
+});
+
+test('an event that the database will never take does not hold up its partition', async () => {
+  const before = await listDeadLetters(options({ group: group('user-statistics') }));
+  const total = { currencyCode: 'USD', minorUnits: 2n ** 63n - 1n };
+  const items = [{ skuId: 1n, quantity: 1, unitPrice: total }];
+  const paid = { userId: 3n, version: 2, status: OrderStatus.ORDER_STATUS_PAID, items, total };
+  const key = 'of one partition';
+  await bench.publish([
+    { ...messageOf(orderEvent(700n, paid)), key },
+    { ...messageOf(orderEvent(701n, paid)), key },
+    { ...messageOf(orderEvent(702n, { userId: 99n })), key },
+  ]);
+  await eventually(
+    async () => (await statistics(bench.pool))['99 EUR'],
+    'the one behind it counts',
+  );
+  const after = await listDeadLetters(options({ group: group('user-statistics') }));
+  assert.equal(after.length, before.length + 1);
+  assert.match(after.at(-1)?.reason ?? '', /out of range/i);
+  assert.equal((await statistics(bench.pool))['3 USD']?.orders, '1');
 });
 
 test('a topic without letters is an empty list', async () => {
