@@ -4,6 +4,7 @@ import { auditCommand } from './audit/audit-command.ts';
 import type { OperatorConfig } from './config.ts';
 import { readConfig } from './config.ts';
 import { exitCode, sentenceOf } from './could-not-look.ts';
+import { pruneCommand } from './prune/prune-command.ts';
 
 /** Where a command writes; standard output carries nothing but what was asked for. */
 export interface Surroundings {
@@ -54,7 +55,7 @@ export async function runCommandLine(
       getOutHelpWidth: () => 120,
       getErrHelpWidth: () => 120,
     });
-  for (const command of [auditCommand(context)]) {
+  for (const command of [auditCommand(context), pruneCommand(context)]) {
     command.copyInheritedSettings(program);
     program.addCommand(command);
   }

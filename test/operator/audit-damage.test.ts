@@ -3,12 +3,12 @@ import { after, before, test } from 'node:test';
 import { type AuditResult, audit } from '../../services/operator/audit/audit.ts';
 import { type PromiseId, promiseIds } from '../../services/operator/audit/promise.ts';
 import { readConfig } from '../../services/operator/config.ts';
-import type { GateReader } from '../../services/operator/gates.ts';
 import { createProgress } from '../../services/operator/progress.ts';
 import { openStores, type Stores } from '../../services/operator/stores.ts';
 import { dropDatabases } from '../support/databases.ts';
 import { mysqlUrl, uniquePrefix } from '../support/servers.ts';
 import { type Filled, fill, filledShards } from './fill.ts';
+import { gatesAtRest } from './gates-at-rest.ts';
 
 const prefix = uniquePrefix('audit');
 let filled: Filled;
@@ -31,23 +31,10 @@ after(async () => {
   await dropDatabases(prefix);
 });
 
-/** The gates are another test's subject; here they say what the ledger says. */
-const gates: GateReader = {
-  read: async () => ({
-    loaded: true,
-    state: 'open',
-    available: 0n,
-    ledgerAvailable: 0n,
-    pendingOrders: 0n,
-    oldestPendingAgeMs: 0n,
-    epoch: 1n,
-  }),
-  close() {},
-};
-
 function look(promises: readonly PromiseId[] = promiseIds): Promise<AuditResult> {
   const progress = createProgress(process.stderr);
-  return audit({ stores, gates, promises, skuIds: undefined, graceSeconds: 1, progress });
+  const options = { skuIds: undefined, graceSeconds: 1, progress };
+  return audit({ stores, gates: gatesAtRest, promises, ...options });
 }
 
 /** The kinds of flaws, each with its promise: `P1 units-differ`. */
@@ -336,7 +323,7 @@ const damages: readonly Damage[] = [
     flaws: ['P6 refunded-too-much', 'P6 surplus-not-refunded-once'],
     sql: ({ payment }) => [
       `INSERT INTO ${payment}.refunds (refund_id, payment_id, request_id, amount_minor, currency, status, reason, restock, whole, told, create_time, update_time)
-       SELECT 9000000, payment_id, 'op:z', amount_minor, currency, status, '', 0, 1, 1, create_time, update_time FROM ${payment}.refunds WHERE payment_id = ${1000 + late}`,
+       SELECT 9000000, payment_id, 'op:z', amount_minor, currency, status, '', 0, 1, 2, create_time, update_time FROM ${payment}.refunds WHERE payment_id = ${1000 + late}`,
       `DELETE FROM ${payment}.refunds WHERE refund_id = 9000000`,
     ],
   },

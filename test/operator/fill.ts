@@ -171,7 +171,7 @@ function paymentStatements(db: string, o: string): string[] {
     `INSERT INTO ${db}.payments (${columns}) SELECT 1000 + n, order_id, user_id, 'p', 'simulator', CONCAT('s', n), 4, 0, total, 'EUR', NULL, NULL, time, time, time
      FROM ${o} WHERE k = 12`,
     `INSERT INTO ${db}.refunds (refund_id, payment_id, request_id, amount_minor, currency, status, reason, restock, told, create_time, update_time, whole)
-     SELECT 1000 + n, 1000 + n, IF(k = 16, 'surplus', 'op:a'), IF(k = 17, 100, total), 'EUR', 3, '', restocked, 1, time, time, k <> 17 FROM ${o} WHERE k IN (16, 17, 18)`,
+     SELECT 1000 + n, 1000 + n, IF(k = 16, 'surplus', 'op:a'), IF(k = 17, 100, total), 'EUR', 3, '', restocked, 2, time, time, k <> 17 FROM ${o} WHERE k IN (16, 17, 18)`,
     `INSERT INTO ${db}.webhook_inbox (provider, event_id, event_type, payment_id, effect, body, create_time)
      SELECT 'simulator', CONCAT('e', n), 'paid', 1000 + n, 'applied', '{}', time FROM ${o} WHERE k = 0`,
     `INSERT INTO ${db}.closed_orders (order_id, create_time) SELECT order_id, time FROM ${o} WHERE k = 12`,
