@@ -7,7 +7,7 @@ import {
 import { ConfigError, demoTokenSecret, readEnv } from '../../../services/runtime/env.ts';
 import { createLog } from '../../../services/runtime/log.ts';
 
-const secret = 'a secret of the tests of settings, long';
+const secret = 'a secret of the tests of the settings';
 const read = (variables: Readonly<Record<string, string>>) =>
   readEnv(variables, readProviderSettings);
 
