@@ -4,6 +4,8 @@ import { auditCommand } from './audit/audit-command.ts';
 import type { OperatorConfig } from './config.ts';
 import { readConfig } from './config.ts';
 import { exitCode, sentenceOf } from './could-not-look.ts';
+import { dlqCommand } from './dlq/dlq-command.ts';
+import { explainCommand } from './explain/explain-command.ts';
 import { pruneCommand } from './prune/prune-command.ts';
 
 /** Where a command writes; standard output carries nothing but what was asked for. */
@@ -55,8 +57,10 @@ export async function runCommandLine(
       getOutHelpWidth: () => 120,
       getErrHelpWidth: () => 120,
     });
-  for (const command of [auditCommand(context), pruneCommand(context)]) {
-    command.copyInheritedSettings(program);
+  for (const command of [auditCommand, explainCommand, pruneCommand, dlqCommand].map((make) =>
+    make(context),
+  )) {
+    inherit(command, program);
     program.addCommand(command);
   }
   try {
@@ -72,4 +76,10 @@ export async function runCommandLine(
     stderr.write(`${hint}${text}\n`);
     return exitCode.couldNotLook;
   }
+}
+
+/** Output and exits of commands and their subcommands are the program's. */
+function inherit(command: Command, from: Command): void {
+  command.copyInheritedSettings(from);
+  for (const subcommand of command.commands) inherit(subcommand, command);
 }

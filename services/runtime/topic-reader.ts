@@ -11,6 +11,8 @@ export interface ReadTopicOptions {
   readonly log: Log;
   /** Reads these partitions only; default all. */
   readonly partitions?: readonly number[];
+  /** Reads messages that came at this time (Unix, ms) or later; default all. */
+  readonly sinceMs?: number;
   /** Called for each message, in the order of its partition; false ends the reading. */
   readonly visit: (message: KafkaMessage, partition: number) => boolean | Promise<boolean>;
   /** Time for all of it, default 60 s. */
@@ -31,9 +33,15 @@ export async function readTopic(options: ReadTopicOptions): Promise<void> {
   try {
     const wanted = options.partitions && new Set(options.partitions);
     const unread = new Map<number, bigint>();
+    const first = new Map<number, bigint>();
+    if (options.sinceMs !== undefined) {
+      const since = await admin.fetchTopicOffsetsByTimestamp(topic, options.sinceMs);
+      for (const { partition, offset } of since) first.set(partition, BigInt(offset));
+    }
     for (const { partition, high, low } of await admin.fetchTopicOffsets(topic)) {
       if (wanted && !wanted.has(partition)) continue;
-      if (BigInt(high) > BigInt(low)) unread.set(partition, BigInt(high));
+      const begin = first.get(partition) ?? BigInt(low);
+      if (BigInt(high) > begin) unread.set(partition, BigInt(high));
     }
     if (unread.size === 0) return;
     // Reading takes a group; one of a name that nobody else has, removed again below.
@@ -44,7 +52,7 @@ export async function readTopic(options: ReadTopicOptions): Promise<void> {
       maxWaitTimeInMs: 100,
     });
     try {
-      await readToTheEnd(consumer, options, unread);
+      await readToTheEnd(consumer, options, unread, first);
     } finally {
       await consumer.disconnect();
       await admin.deleteGroups([groupId]).catch(() => undefined);
@@ -54,11 +62,15 @@ export async function readTopic(options: ReadTopicOptions): Promise<void> {
   }
 }
 
-/** @param unread the offsets that count as the end, by partition */
+/**
+ * @param unread the offsets that count as the end, by partition
+ * @param first where to begin, by partition; others at their beginning
+ */
 async function readToTheEnd(
   consumer: Consumer,
   { topic, visit, withinMs = readMs }: ReadTopicOptions,
   unread: Map<number, bigint>,
+  first: ReadonlyMap<number, bigint>,
 ): Promise<void> {
   await consumer.connect();
   await consumer.subscribe({ topic, fromBeginning: true });
@@ -73,6 +85,8 @@ async function readToTheEnd(
         if (end === undefined) return;
         for (const message of batch.messages) {
           if (BigInt(message.offset) >= end) break;
+          // Fetched before the consumer was told where to begin.
+          if (BigInt(message.offset) < (first.get(batch.partition) ?? 0n)) continue;
           if (!(await visit(message, batch.partition))) return resolve();
         }
         await heartbeat();
@@ -82,6 +96,10 @@ async function readToTheEnd(
       const eachBatch = (payload: EachBatchPayload): Promise<void> =>
         read(payload).catch((error) => reject(error));
       consumer.run({ autoCommit: false, eachBatch }).catch(reject);
+      for (const partition of unread.keys()) {
+        const offset = first.get(partition);
+        if (offset !== undefined) consumer.seek({ topic, partition, offset: String(offset) });
+      }
     });
   } finally {
     clearTimeout(timer);
