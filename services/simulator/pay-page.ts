@@ -13,7 +13,7 @@ export function payPage(session: Session, { knobs, now }: PageOptions): string {
   const canPay = isPayable(session) || (status === 'closed' && knobs.now.payAfterClose);
   return page(
     titles[status],
-    `<p class="shop">Sluice demo shop</p>
+    `<h1 class="shop">Sluice demo shop</h1>
 <p class="amount">${htmlText(formatAmount(captured ?? amount))}</p>
 <p class="order">Order ${htmlText(session.orderId)}</p>
 ${isPayable(session) ? countdown(session.expireMs - now()) : ''}
@@ -29,8 +29,8 @@ export function abandonedPage(session: Session): string {
     : '';
   return page(
     'You left without paying',
-    `<p class="shop">Sluice demo shop</p>
-<div class="result" role="status"><h1>You left without paying</h1>
+    `<h1 class="shop">Sluice demo shop</h1>
+<div class="result" role="status"><h2>You left without paying</h2>
 <p>Nothing was taken. The shop is not told; your order ends by itself when its time is over.</p></div>
 ${back}`,
   );
@@ -53,7 +53,7 @@ const titles = {
 
 function result({ status, failure }: Session): string {
   if (status === 'paid') {
-    return block('good', 'Paid. Thank you!', 'You can close this window; the shop has been told.');
+    return block('good', 'Paid. Thank you!', 'You can close this window; the shop is being told.');
   }
   if (status === 'failed') {
     return block('bad', 'That did not work', `${failure}. Nothing was taken; you may try again.`);
@@ -66,7 +66,7 @@ function result({ status, failure }: Session): string {
 
 function block(kind: 'good' | 'bad', title: string, text: string): string {
   const sentence = text.charAt(0).toUpperCase() + text.slice(1);
-  return `<div class="result ${kind}" role="status"><h1>${title}</h1><p>${htmlText(sentence)}</p></div>`;
+  return `<div class="result ${kind}" role="status"><h2>${title}</h2><p>${htmlText(sentence)}</p></div>`;
 }
 
 /** Without JavaScript it stands still, and says until when as of the moment it was shown. */
