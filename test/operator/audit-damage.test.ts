@@ -3,9 +3,11 @@ import { after, before, test } from 'node:test';
 import { type AuditResult, audit } from '../../services/operator/audit/audit.ts';
 import { type PromiseId, promiseIds } from '../../services/operator/audit/promise.ts';
 import { readConfig } from '../../services/operator/config.ts';
+import type { Gate, GateReader } from '../../services/operator/gates.ts';
 import { createProgress } from '../../services/operator/progress.ts';
 import { openStores, type Stores } from '../../services/operator/stores.ts';
 import { dropDatabases } from '../support/databases.ts';
+import { eventually } from '../support/eventually.ts';
 import { mysqlUrl, uniquePrefix } from '../support/servers.ts';
 import { type Filled, fill, filledShards } from './fill.ts';
 import { gatesAtRest } from './gates-at-rest.ts';
@@ -31,10 +33,22 @@ after(async () => {
   await dropDatabases(prefix);
 });
 
-function look(promises: readonly PromiseId[] = promiseIds): Promise<AuditResult> {
-  const progress = createProgress(process.stderr);
-  const options = { skuIds: undefined, graceSeconds: 1, progress };
-  return audit({ stores, gates: gatesAtRest, promises, ...options });
+/** Counts looks at many orders again, which begin when the first pass is over. */
+let looksBegun = 0;
+
+function look(
+  promises: readonly PromiseId[] = promiseIds,
+  graceSeconds = 1,
+  gates: GateReader = gatesAtRest,
+): Promise<AuditResult> {
+  looksBegun = 0;
+  const progress = {
+    ...createProgress(process.stderr),
+    show: (text: string) => {
+      if (text.includes('looked at again')) looksBegun += 1;
+    },
+  };
+  return audit({ stores, gates, promises, skuIds: undefined, graceSeconds, progress });
 }
 
 /** The kinds of flaws, each with its promise: `P1 units-differ`. */
@@ -458,3 +472,64 @@ async function namesOf(): Promise<Names> {
     db,
   };
 }
+
+test('what is changing and then agrees is not reported; what stays is, once it is older than the grace', async () => {
+  const { events, id } = await namesOf();
+  const set = (version: string): string =>
+    `UPDATE ${events}.counted_orders SET version = ${version}, update_time = UTC_TIMESTAMP(3) WHERE order_id = ${id(paid)}`;
+  await filled.pool.query(set('1'));
+  let mended: Promise<unknown> | undefined;
+  try {
+    // The grace is far longer than the test: it ends because the order agrees.
+    const looking = look(['P7'], 600);
+    await eventually(() => looksBegun > 0, 'the audit has looked');
+    mended = filled.pool.query(set('2'));
+    const result = await looking;
+    assert.deepEqual(kindsOf(result), []);
+    assert(result.looksAgain > 0, 'it was looked at again');
+    await filled.pool.query(set('1'));
+    assert.deepEqual(kindsOf(await look(['P7'], 1)), ['P7 statistics-behind']);
+  } finally {
+    await mended;
+    await filled.pool.query(set('2'));
+  }
+});
+
+test('a gate that differs or is closed is named; one whose figures move is not at rest', async () => {
+  const gateOf = (gate: Partial<Gate>): GateReader => ({
+    read: async (skuId) => ({ ...(await gatesAtRest.read(skuId)), ...gate }),
+    close() {},
+  });
+  const differing = await look(['I5'], 1, gateOf({ available: 3n }));
+  assert.deepEqual(kindsOf(differing), ['I5 gate-differs']);
+  assert.equal(differing.breaches, 6);
+  const closed = await look(['I5'], 1, gateOf({ loaded: false, state: 'closing' }));
+  assert.deepEqual(kindsOf(closed), ['I5 gate-not-open']);
+  const waiting = await look(['P4'], 1, gateOf({ oldestPendingAgeMs: 61_000n }));
+  assert.deepEqual(kindsOf(waiting), ['P4 pending-too-long']);
+  let looks = 0n;
+  const moving = await look(['I5'], 600, {
+    async read(skuId) {
+      looks += 1n;
+      return { ...(await gatesAtRest.read(skuId)), available: looks };
+    },
+    close() {},
+  });
+  assert.deepEqual(kindsOf(moving), []);
+  assert.equal(moving.promises[0]?.counted['gates in motion'], 6);
+});
+
+test('a store that cannot be read is told, and no promise is called kept for it', async () => {
+  await filled.pool.query(`RENAME TABLE ${prefix}_events.counted_orders TO ${prefix}_events.away`);
+  try {
+    const { promises, breaches } = await look();
+    const blind = promises.filter(({ couldNotLook }) => couldNotLook !== undefined);
+    assert(blind.some(({ promise }) => promise === 'P7'));
+    assert.match(blind[0]?.couldNotLook ?? '', /_events on MySQL at .* is laid out otherwise/);
+    assert.equal(breaches, 0);
+  } finally {
+    await filled.pool.query(
+      `RENAME TABLE ${prefix}_events.away TO ${prefix}_events.counted_orders`,
+    );
+  }
+});

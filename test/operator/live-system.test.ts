@@ -1,0 +1,200 @@
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import { Deadline } from '../../services/runtime/deadline.ts';
+import { createEventPublisher } from '../../services/runtime/event-publisher.ts';
+import { orderEventsTopic } from '../../services/runtime/kafka.ts';
+import { createLog } from '../../services/runtime/log.ts';
+import { eventually } from '../support/eventually.ts';
+import { paySession, startLifeWorkload } from '../support/life-workload.ts';
+import { kafkaBrokers } from '../support/servers.ts';
+import { type System, startSystem } from '../support/system.ts';
+import { runSeed } from '../support/workload.ts';
+import { sluice } from './run-sluice.ts';
+
+// The command line beside running services: nothing is stopped for it, and nothing under way disturbs it.
+
+const skuIds = [1n, 2n, 3n];
+const userId = 77n;
+let system: System;
+
+before(async () => {
+  system = await startSystem({
+    name: 'operator',
+    payments: 1,
+    events: true,
+    env: { SLUICE_ORDER_EXPIRY_SECONDS: '60', SLUICE_SETTLE_AGE_MS: '2000' },
+  });
+  for (const skuId of skuIds) await system.createSku({ skuId, supplied: 10_000n });
+});
+after(() => system?.close());
+
+const auditJson = async (...args: string[]) => {
+  const { code, stdout, stderr } = await sluice(['audit', '--json', ...args], system.env);
+  return { code, result: JSON.parse(stdout || `{"stderr":${JSON.stringify(stderr)}}`) };
+};
+
+test('under load the audit is clean, and so it is at rest', async (t) => {
+  const seed = runSeed();
+  t.diagnostic(`SLUICE_TEST_SEED=${seed}`);
+  const options = { system, seed, label: 'audit', skuIds, users: 200, concurrency: 6, restMs: 30 };
+  const workload = startLifeWorkload(options);
+  try {
+    await eventually(() => workload.history.length > 40, 'orders are made');
+    const { code, result } = await auditJson();
+    assert.deepEqual([code, result.breaches], [0, 0], JSON.stringify(result, null, 1));
+    assert(result.promises[1].counted.orders > 0);
+  } finally {
+    await workload.stop();
+  }
+  const { code, result } = await auditJson();
+  assert.deepEqual([code, result.breaches], [0, 0], JSON.stringify(result, null, 1));
+  const gates = result.promises.find(({ promise }: { promise: string }) => promise === 'I5');
+  assert.deepEqual(gates.counted, { 'gates at rest': 3 });
+});
+
+async function buy(requestId: string): Promise<bigint> {
+  const lines = [
+    { skuId: 1n, quantity: 2 },
+    { skuId: 2n, quantity: 1 },
+  ];
+  const { order } = await system.order().createOrder({ userId, requestId, lines });
+  return order?.orderId as bigint;
+}
+
+async function payFor(orderId: bigint): Promise<bigint> {
+  const request = { orderId, userId, requestId: `pay-${orderId}` };
+  const { payment } = await system.payment().createPayment(request);
+  await paySession(system, payment?.providerReference as string);
+  await untilStatus(orderId, 2);
+  return payment?.paymentId as bigint;
+}
+
+async function untilStatus(orderId: bigint, status: number): Promise<void> {
+  await eventually(async () => {
+    const { order } = await system.order().getOrder({ orderId, userId });
+    return order?.status === status;
+  }, `order ${orderId} gets the status ${status}`);
+}
+
+/** Explains until the stores behind the events have caught up, which `complete` decides. */
+async function explained(orderId: bigint, complete: (lines: string[]) => boolean = () => true) {
+  let explanation: Awaited<ReturnType<typeof explainOnce>> | undefined;
+  await eventually(
+    async () => {
+      explanation = await explainOnce(orderId);
+      return complete(explanation.lines);
+    },
+    `the explanation of ${orderId} is complete`,
+    { withinMs: 60_000, everyMs: 500 },
+  ).catch((cause) => {
+    throw new Error(JSON.stringify(explanation, null, 1), { cause });
+  });
+  return explanation as Awaited<ReturnType<typeof explainOnce>>;
+}
+
+async function explainOnce(orderId: bigint) {
+  const { code, stdout, stderr } = await sluice(['explain', String(orderId), '--json'], system.env);
+  assert.equal(code, 0, stderr);
+  const whole = JSON.parse(stdout);
+  const lines: string[] = whole.life.map(
+    ({ store, what }: { store: string; what: string }) => `${store}: ${what}`,
+  );
+  const times = whole.life.map(({ time }: { time?: string }) => time).filter(Boolean);
+  assert.deepEqual(times, [...times].sort(), 'in time order');
+  return { whole, lines };
+}
+
+const has =
+  (...patterns: RegExp[]) =>
+  (lines: string[]): boolean =>
+    patterns.every((pattern) => lines.some((line) => pattern.test(line)));
+
+test('a paid and refunded order is explained from every store', async () => {
+  const orderId = await buy('explain-refunded');
+  const paymentId = await payFor(orderId);
+  const request = { paymentId, amount: undefined, requestId: 'all', reason: '', restock: true };
+  await system.payment().refundPayment(request);
+  await untilStatus(orderId, 4);
+  const { whole, lines } = await explained(
+    orderId,
+    has(
+      /^order: created for user 77, request "explain-refunded", total 5997 EUR/,
+      /^order: PENDING → PAID, version 2/,
+      /^order: REFUNDING → REFUNDED, version 4/,
+      /^stock: held: 2 of SKU 1 at 1999 EUR/,
+      /^stock: the hold of SKU 2 is RESTOCKED/,
+      /^payment: payment \d+ of 5997 EUR.* with simulator/,
+      /^payment: payment \d+ is SUCCEEDED, RECORDED, captured 5997 EUR/,
+      /^payment: webhook .*: /,
+      /^payment: refund \d+ of 5997 EUR .* asked for as "op:all", units back on sale/,
+      /^payment: refund \d+ is SUCCEEDED/,
+      /^kafka: event PENDING, version 1 \(partition \d+, offset \d+\)/,
+      /^kafka: event REFUNDED, version 4, restock/,
+      /^statistics: counted as REFUNDED, version 4/,
+      /^warehouse: the fact of SKU 1 says REFUNDED, version 4/,
+      /^mail: confirmation sent/,
+    ),
+  );
+  assert.equal(whole.exists, 'order');
+  assert.match(lines[0] as string, /created for user/);
+  const answers = whole.services.map(({ answer }: { answer: string }) => answer).join('\n');
+  assert.match(answers, /GetOrder answers REFUNDED, version 4/);
+  assert.match(answers, /ListPayments answers \d+ SUCCEEDED RECORDED/);
+  assert.match(answers, /the gate of SKU 1 is open/);
+  const text = await sluice(['explain', String(orderId), '--no-kafka'], system.env);
+  assert.match(text.stdout, new RegExp(`^Order ${orderId} is REFUNDED, version 4, of user 77\\.`));
+  assert(!text.stdout.includes('kafka'));
+});
+
+test('a pending order and a cancelled one are explained', async () => {
+  const pending = await explained(await buy('explain-pending'));
+  assert(has(/^order: expires unless it is paid/)(pending.lines), pending.lines.join('\n'));
+  const orderId = await buy('explain-cancelled');
+  await system.order().cancelOrder({ orderId, userId });
+  const done = has(
+    /^order: PENDING → CANCELLED \(USER\), version 2/,
+    /^stock: the hold of SKU 1 is RELEASED/,
+    /^statistics: counted as CANCELLED/,
+  );
+  assert.equal((await explained(orderId, done)).whole.exists, 'order');
+});
+
+test('a fence and an id that never was get a clear answer', async () => {
+  // Made a minute ago by a worker that does not run, so that no order can have it.
+  const never = (BigInt(Date.now() - 60_000 - Date.UTC(2025, 0, 1)) << 22n) | (63n << 6n);
+  const nothing = await explained(never);
+  assert.equal(nothing.whole.exists, 'nothing');
+  assert.match(nothing.whole.summary, /does not exist: no store has an order/);
+  assert.equal(nothing.whole.id.worker, 63);
+  await system.order().resolveOrders({ orderIds: [never] });
+  const fence = await explained(never);
+  assert.equal(fence.whole.exists, 'fence');
+  assert.match(fence.whole.summary, /does not exist and never will/);
+});
+
+test('dead letters are listed with their reason and replayed once', async () => {
+  const log = createLog('test', 'silent');
+  const brokers = kafkaBrokers.split(',');
+  const publisher = createEventPublisher({ clientId: 'test', brokers, log });
+  const topic = orderEventsTopic(`${system.prefix}.`);
+  const poison = { key: '123', value: Buffer.from('not an event') };
+  await publisher.publish(topic, [poison], Deadline.after(10_000));
+  await publisher.close();
+  const list = async (...args: string[]): Promise<{ group: string; reason: string }[]> => {
+    const { code, stdout, stderr } = await sluice(['dlq', ...args, '--json'], system.env);
+    assert.equal(code, 0, stderr);
+    return JSON.parse(stdout);
+  };
+  const wait = { withinMs: 60_000, everyMs: 500 };
+  await eventually(async () => (await list('list')).length === 4, 'four groups bury it', wait);
+  const [letter] = await list('list', '--limit', '1');
+  assert.match(letter?.reason ?? '', /Error/);
+  const text = await sluice(['dlq', 'list'], system.env);
+  assert.match(text.stdout, /order 123 .*\n {2}.*Error/);
+  const group = letter?.group as string;
+  assert.equal((await list('replay', '--dry-run')).length, 4);
+  assert.equal((await list('replay', '--group', group)).length, 1);
+  assert.equal((await list('replay', '--dry-run', '--group', group)).length <= 1, true);
+  // It is as bad as before, so its group, and no other one, buries it again.
+  await eventually(async () => (await list('list')).length === 5, 'it is buried again', wait);
+});
