@@ -292,10 +292,12 @@ test('a refund that is pending is asked for until it is done', async () => {
   const { paymentId } = await paid();
   bench.provider.refundAs = 'pending';
   await payment.refund(paymentId, 'a');
-  await untilPayment(payment, paymentId, (one) => one.refunds[0]?.status === sent, 'it is sent');
-  const [stored] = [...bench.provider.refunds.values()].filter(
-    ({ order }) => order.reference === `ses_${paymentId}`,
-  );
+  const atProvider = () =>
+    [...bench.provider.refunds.values()].find(
+      ({ order }) => order.reference === `ses_${paymentId}`,
+    );
+  await eventually(atProvider, 'the provider has it');
+  const stored = atProvider();
   assert(stored);
   stored.state = { kind: 'succeeded', reference: 'ref' };
   const { refunds } = await untilDone(paymentId, true);
