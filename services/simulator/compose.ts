@@ -81,6 +81,9 @@ export async function compose(
       },
     });
     port = await listen(app, config);
+    if (!['127.0.0.1', '::1', 'localhost'].includes(config.listen)) {
+      log.warn({ listen: config.listen }, 'listening beyond this machine without TLS');
+    }
     lifecycle.add('http server', () => {
       stopping.abort();
       return app.close();
@@ -128,6 +131,7 @@ function startSweep(options: {
       while (changed >= sweptMax && !signal.aborted) {
         changed = sessions.closeOverdue(sweptMax) + refunds.settleDue(sweptMax);
         if (changed > 0) onChange();
+        changed += sessions.forgetOld(sweptMax);
         // Others have their turn between two transactions.
         await setImmediate();
       }

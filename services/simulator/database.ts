@@ -18,6 +18,7 @@ const schema = `
   ) STRICT;
   CREATE INDEX IF NOT EXISTS sessions_that_end ON sessions (expire_ms)
     WHERE status IN ('open', 'failed');
+  CREATE INDEX IF NOT EXISTS sessions_by_end ON sessions (expire_ms);
   CREATE TABLE IF NOT EXISTS refunds (
     reference TEXT PRIMARY KEY,
     idempotency_key TEXT NOT NULL UNIQUE,

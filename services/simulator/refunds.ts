@@ -71,7 +71,7 @@ export function createRefunds(options: RefundsOptions): Refunds {
           known.amount.currencyCode === wanted.amount.currencyCode &&
           known.amount.minorUnits === wanted.amount.minorUnits;
         if (isSame) return known;
-        throw new ApiError(409, 'idempotency_error', 'the key was used with other parameters');
+        throw new ApiError(422, 'idempotency_error', 'the key was used with other parameters');
       }),
     readByKey(idempotencyKey) {
       const refund = store.findByKey(idempotencyKey);

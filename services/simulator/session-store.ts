@@ -24,6 +24,8 @@ export interface SessionStore {
   update(session: Session): void;
   /** Sessions that ran out and are not noted as closed yet, at most `max`. */
   overdue(nowMs: number, max: number): Session[];
+  /** Deletes sessions that ended before, with their refunds, at most `max`; answers how many. */
+  deleteEnded(beforeMs: number, max: number): number;
 }
 
 export function createSessionStore({ sqlite }: Database): SessionStore {
@@ -42,6 +44,11 @@ export function createSessionStore({ sqlite }: Database): SessionStore {
     `SELECT * FROM sessions WHERE status IN ('open', 'failed') AND expire_ms <= ?
      ORDER BY expire_ms LIMIT ?`,
   );
+  const ended = sqlite.prepare(
+    'SELECT session_id FROM sessions WHERE expire_ms < ? ORDER BY expire_ms LIMIT ?',
+  );
+  const deleteRefunds = sqlite.prepare('DELETE FROM refunds WHERE session_id = ?');
+  const deleteSession = sqlite.prepare('DELETE FROM sessions WHERE session_id = ?');
   const read = (row: unknown): Session | undefined => (row ? fromRow(row as Row) : undefined);
   return {
     insert({ sessionId, paymentId, orderId, amount, createMs, expireMs }, idempotencyKey) {
@@ -56,6 +63,14 @@ export function createSessionStore({ sqlite }: Database): SessionStore {
       update.run(status, failure, currencyCode, String(minorUnits), sessionId);
     },
     overdue: (nowMs, max) => overdue.all(nowMs, max).map((row) => fromRow(row as unknown as Row)),
+    deleteEnded(beforeMs, max) {
+      const rows = ended.all(beforeMs, max);
+      for (const { session_id } of rows) {
+        deleteRefunds.run(session_id as string);
+        deleteSession.run(session_id as string);
+      }
+      return rows.length;
+    },
   };
 }
 

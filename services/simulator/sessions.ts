@@ -34,7 +34,12 @@ export interface Sessions {
   close(sessionId: string): Session;
   /** Notes sessions that ran out, at most `max`, and answers how many. */
   closeOverdue(max: number): number;
+  /** Forgets sessions, with their refunds, that ended long ago, at most `max`, and answers how many. */
+  forgetOld(max: number): number;
 }
+
+/** A session that ended this long ago is forgotten, and cannot be refunded any more. */
+const keptMs = 30 * 86_400_000;
 
 export function createSessions(options: SessionsOptions): Sessions {
   const { database, store, webhooks, knobs, now } = options;
@@ -78,7 +83,7 @@ export function createSessions(options: SessionsOptions): Sessions {
         known.orderId === wanted.orderId &&
         isSameAmount(known.amount, wanted.amount);
       if (isSame) return sessionAt(known, now());
-      throw new ApiError(409, 'idempotency_error', 'the key was used with other parameters');
+      throw new ApiError(422, 'idempotency_error', 'the key was used with other parameters');
     },
     read: find,
     pay: (sessionId) =>
@@ -106,6 +111,7 @@ export function createSessions(options: SessionsOptions): Sessions {
         for (const session of overdue) change(session, { status: 'closed' });
         return overdue.length;
       }),
+    forgetOld: (max) => database.transaction(() => store.deleteEnded(now() - keptMs, max)),
   };
 }
 

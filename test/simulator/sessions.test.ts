@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import type { Session } from '../../services/payment/provider.ts';
 import { Deadline } from '../../services/runtime/deadline.ts';
+import { eventually } from '../support/eventually.ts';
 import { apiKey, type RunningSimulator, startSimulator } from './support.ts';
 
 let simulator: RunningSimulator;
@@ -117,6 +118,35 @@ test('what was not paid, or paid in another currency, is not refunded', async ()
   await pay(reference);
   const euro = { ...order, amount: { currencyCode: 'EUR', minorUnits: 1n } };
   assert.equal((await simulator.provider.refund(euro, soon())).kind, 'failed');
+});
+
+test('another amount under the key of a refund is a contradiction, not a refund that failed', async () => {
+  const { reference } = await open(1_000n);
+  await pay(reference);
+  const order = { refundId: 31n, reference, amount: usd(100n) };
+  const made = await simulator.provider.refund(order, soon());
+  const other = { ...order, amount: usd(200n) };
+  await assert.rejects(simulator.provider.refund(other, soon()), { reason: 'INVALID_REQUEST' });
+  assert.deepEqual(await simulator.provider.readRefund(order, soon()), made);
+});
+
+test('a session that ended a month ago is forgotten with its refunds, a younger one is not', async () => {
+  const { reference } = await open();
+  await pay(reference);
+  const order = { refundId: 41n, reference, amount: usd(1n) };
+  await simulator.provider.refund(order, soon());
+  nowMs += 30 * 86_400_000;
+  const younger = await open();
+  assert.equal((await read(reference)).kind, 'paid');
+  nowMs += 120_000;
+  const isForgotten = () =>
+    read(reference).then(
+      () => false,
+      () => true,
+    );
+  await eventually(isForgotten, 'it is forgotten');
+  assert.equal(await simulator.provider.readRefund(order, soon()), undefined);
+  assert.deepEqual(await read(younger.reference), { kind: 'closed' });
 });
 
 test('a session that does not exist is refused for good', async () => {
