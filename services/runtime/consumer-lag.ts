@@ -34,23 +34,37 @@ export interface ConsumerLagOptions {
  */
 export function startConsumerLag(options: ConsumerLagOptions): Loop {
   const { groupId, brokers, topic, gauge, log } = options;
-  const admin = createKafka(`${groupId}-lag`, brokers, log).admin();
-  let connected = false;
+  const kafka = createKafka(`${groupId}-lag`, brokers, log);
+  let admin: Admin | undefined;
+  async function connect(): Promise<Admin> {
+    const fresh = kafka.admin();
+    await fresh.connect();
+    return fresh;
+  }
+  async function forget(): Promise<void> {
+    await admin?.disconnect();
+    admin = undefined;
+  }
   const loop = startLoop({
     name: `lag of ${groupId}`,
     intervalMs: lookEveryMs,
     log,
     async run() {
-      if (!connected) await admin.connect();
-      connected = true;
-      gauge.set({ group: groupId }, await lagOf(admin, groupId, topic));
+      try {
+        admin ??= await connect();
+        gauge.set({ group: groupId }, await lagOf(admin, groupId, topic));
+      } catch (error) {
+        // A partition may have another leader now, and a client goes on asking the one it knows.
+        await forget();
+        throw error;
+      }
     },
   });
   return {
     wake: loop.wake,
     async stop() {
       await loop.stop();
-      await admin.disconnect();
+      await forget();
     },
   };
 }

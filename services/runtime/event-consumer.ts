@@ -1,5 +1,6 @@
+import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { EachBatchPayload, KafkaMessage } from 'kafkajs';
+import type { Consumer, EachBatchPayload, KafkaMessage } from 'kafkajs';
 import { type ConsumerMetrics, startConsumerLag } from './consumer-lag.ts';
 import { buryMessage, isMeantFor } from './dead-letters.ts';
 import { Deadline } from './deadline.ts';
@@ -17,7 +18,7 @@ const fetchBytesMin = 64 * 1024;
 const fetchWaitMs = 250;
 const retryFirstMs = 100;
 const retryLastMs = 5_000;
-const startRetryMs = 2_000;
+const restartMs = 1_000;
 const handleMs = 10_000;
 /** A consumer that died holds up its partitions this long. */
 const sessionMs = 10_000;
@@ -57,64 +58,44 @@ export interface EventConsumer {
 export async function startEventConsumer<Event>(
   options: EventConsumerOptions<Event>,
 ): Promise<EventConsumer> {
-  const { groupId, brokers, topic, log } = options;
-  const kafka = createKafka(groupId, brokers, log);
+  const { groupId, log } = options;
   const stopping = new AbortController();
-  const consumer = kafka.consumer({
-    groupId,
-    sessionTimeout: sessionMs,
-    rebalanceTimeout: 10_000,
-    heartbeatInterval: heartbeatMs,
-    allowAutoTopicCreation: false,
-    minBytes: fetchBytesMin,
-    maxWaitTimeInMs: fetchWaitMs,
-    // After these retries the consumer begins anew, for ever; only between them can it be stopped.
-    retry: {
-      retries: 5,
-      maxRetryTime: 2_000,
-      restartOnFailure: async () => !stopping.signal.aborted,
-    },
-  });
+  const stopped = once(stopping.signal, 'abort');
+  let current: Consumer | undefined;
   let joined = false;
   let answeredAtMs = Number.NEGATIVE_INFINITY;
-  const answered = (): void => {
-    answeredAtMs = performance.now();
-  };
-  consumer.on('consumer.group_join', () => {
-    joined = true;
-    answered();
-  });
-  consumer.on('consumer.heartbeat', answered);
-  consumer.on('consumer.fetch', answered);
-  consumer.on('consumer.crash', ({ payload }) => {
-    joined = false;
-    const { error, restart } = payload;
-    log[restart ? 'warn' : 'error'](
-      { err: error, restart, groupId },
-      restart ? 'consumer begins anew' : 'consumer ended',
-    );
-    // Without a restart the group would silently lack this member; a new process heals it.
-    if (!payload.restart && !stopping.signal.aborted) process.exit(1);
-  });
-  async function begin(): Promise<void> {
-    await consumer.connect();
-    await consumer.subscribe({ topic, fromBeginning: true });
-    await consumer.run({
-      autoCommit: true,
-      eachBatchAutoResolve: false,
-      partitionsConsumedConcurrently: 4,
-      eachBatch: (payload) => consume(options, payload, stopping.signal),
+
+  /** Follows the topic until the connection is lost for good or we stop. */
+  async function follow(consumer: Consumer): Promise<void> {
+    const answered = (): void => {
+      answeredAtMs = performance.now();
+    };
+    consumer.on('consumer.group_join', () => {
+      joined = true;
+      answered();
     });
+    consumer.on('consumer.heartbeat', answered);
+    consumer.on('consumer.fetch', answered);
+    const crashed = new Promise<never>((_, reject) => {
+      consumer.on('consumer.crash', ({ payload }) => reject(payload.error));
+    });
+    crashed.catch(() => undefined);
+    await begin(consumer, options, stopping.signal);
+    await Promise.race([crashed, stopped]);
   }
-  // The broker may be away at the start, and kafkajs gives up soon; the service works without.
-  const started = (async () => {
-    for (let failed = false; !stopping.signal.aborted; failed = true) {
+
+  // The broker may be away, at the start or later; the service works without it meanwhile.
+  const running = (async () => {
+    while (!stopping.signal.aborted) {
+      current = createConsumer(options);
       try {
-        return await begin();
+        await follow(current);
       } catch (error) {
-        if (!failed) log.warn({ err: error, groupId }, 'consumer could not start, will try again');
-        await sleep(startRetryMs, undefined, { signal: stopping.signal }).catch(() => undefined);
+        if (!stopping.signal.aborted) log.warn({ err: error, groupId }, 'consumer begins anew');
       }
+      joined = false;
+      await current.disconnect().catch(() => undefined);
+      await sleep(restartMs, undefined, { signal: stopping.signal }).catch(() => undefined);
     }
   })();
   const lag = options.metrics && startConsumerLag({ ...options, gauge: options.metrics.lag });
@@ -123,10 +104,43 @@ export async function startEventConsumer<Event>(
     connected: () => joined && performance.now() - answeredAtMs < sessionMs,
     async stop() {
       stopping.abort();
-      await Promise.all([lag?.stop(), consumer.disconnect()]);
-      await started;
+      // Also while it is only about to join; `running` disconnects what joined nevertheless.
+      await Promise.all([lag?.stop(), current?.disconnect().catch(() => undefined)]);
+      await running;
     },
   };
+}
+
+function createConsumer<Event>({ groupId, brokers, log }: EventConsumerOptions<Event>): Consumer {
+  return createKafka(groupId, brokers, log).consumer({
+    groupId,
+    sessionTimeout: sessionMs,
+    rebalanceTimeout: 10_000,
+    heartbeatInterval: heartbeatMs,
+    allowAutoTopicCreation: false,
+    minBytes: fetchBytesMin,
+    maxWaitTimeInMs: fetchWaitMs,
+    // kafkajs would restart after some errors and not after others, and a restart that it has
+    // begun cannot be stopped: after a crash a new consumer takes over instead.
+    retry: { retries: 5, maxRetryTime: 2_000, restartOnFailure: async () => false },
+  });
+}
+
+async function begin<Event>(
+  consumer: Consumer,
+  options: EventConsumerOptions<Event>,
+  stopping: AbortSignal,
+): Promise<void> {
+  await consumer.connect();
+  if (stopping.aborted) return;
+  await consumer.subscribe({ topic: options.topic, fromBeginning: true });
+  if (stopping.aborted) return;
+  await consumer.run({
+    autoCommit: true,
+    eachBatchAutoResolve: false,
+    partitionsConsumedConcurrently: 4,
+    eachBatch: (payload) => consume(options, payload, stopping),
+  });
 }
 
 async function consume<Event>(
