@@ -90,7 +90,7 @@ async function makeOrders(pool: Pool, database: string, orders: number, ageSecon
        (1 + n % 2) * 1000 * (1 + n % 5) + IF(n % 3 = 0, 6000, 0) AS total,
        IF(k <= 9 OR k IN (17, 18), 1000 + n, 0) AS payment_id, n % 40 = 38 AS restocked,
        TIMESTAMPADD(MICROSECOND, ${firstMs % 1_000} * 1000 + (n DIV ${ordersPerMs}) * 1000, '${sqlTime(firstMs)}') AS time
-     FROM (SELECT n, n % 20 AS k FROM (SELECT ${n} AS n FROM ${d} a, ${d} b, ${d} c, ${d} e, ${d} f, ${d} g) AS all_n
+     FROM (SELECT n, n % 20 AS k FROM (SELECT ${n} AS n FROM ${d} a, ${d} b, ${d} c, ${d} e, ${d} f, ${d} g WHERE g.d * 100000 < ${orders} AND f.d * 10000 < ${orders} AND e.d * 1000 < ${orders}) AS all_n
            WHERE n < ${orders}) AS numbers
      JOIN ${database}.users u ON u.slot = n % ${slotCount}`,
   );
