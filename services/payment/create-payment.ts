@@ -1,5 +1,5 @@
 import type { RowDataPacket } from 'mysql2/promise';
-import { PaymentSettlement, PaymentStatus } from '../../gen/sluice/payment/v1/payment.ts';
+import { PaymentSettlement } from '../../gen/sluice/payment/v1/payment.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import { duplicateKeyErrno, mysqlErrno, type PoolConnection } from '../runtime/mysql.ts';
@@ -49,42 +49,41 @@ export function createCreatePayment(options: CreatePaymentOptions): CreatePaymen
 }
 
 async function begin(
-  { database, order, provider, pollMs }: CreatePaymentOptions,
+  options: CreatePaymentOptions,
   attempt: PaymentAttempt,
   deadline: Deadline,
 ): Promise<Payment> {
+  const { order, provider } = options;
   const { orderId, userId, requestId } = attempt;
   if (failpoints.on) await failpoints.hit('payment.before_begin', { orderId });
   const { total, expireTime } = await order.beginPayment(orderId, userId, deadline);
   if (failpoints.on) await failpoints.hit('payment.after_begin', { orderId });
   const paymentId = nextId();
   const fresh = { paymentId, orderId, userId, requestId, provider, amount: total, expireTime };
+  const stored = await insertOrRead(options, fresh, deadline);
+  if (failpoints.on) await failpoints.hit('payment.after_insert_payment', { orderId });
+  return stored;
+}
+
+async function insertOrRead(
+  { database, pollMs }: CreatePaymentOptions,
+  payment: NewPayment,
+  deadline: Deadline,
+): Promise<Payment> {
   try {
-    await insert(database, fresh, pollMs, deadline);
+    return await transaction(database, { deadline }, async (connection) => {
+      await requirePayable(connection, payment.orderId);
+      const inserted = await insertPayment(connection, payment, pollMs);
+      if (failpoints.on) await failpoints.hit('payment.before_insert_commit');
+      return inserted;
+    });
   } catch (error) {
     // A copy of this very attempt was faster.
     if (mysqlErrno(error) !== duplicateKeyErrno) throw error;
   }
-  if (failpoints.on) await failpoints.hit('payment.after_insert_payment', { orderId });
-  const stored = await readAttempt(database, attempt, deadline);
+  const stored = await readAttempt(database, payment, deadline);
   if (stored === undefined) throw new Refusal('OUTCOME_UNKNOWN', 'The payment was not stored');
-  if (stored.status === PaymentStatus.PAYMENT_STATUS_CLOSED) {
-    throw new Refusal('ILLEGAL_TRANSITION', 'The order is being closed');
-  }
   return stored;
-}
-
-async function insert(
-  database: PaymentDatabase,
-  payment: NewPayment,
-  pollMs: number,
-  deadline: Deadline,
-): Promise<void> {
-  await transaction(database, { deadline }, async (connection) => {
-    await requirePayable(connection, payment.orderId);
-    await insertPayment(connection, payment, pollMs);
-    if (failpoints.on) await failpoints.hit('payment.before_insert_commit');
-  });
 }
 
 /** Order refuses what is paid or closed; this refuses what is about to be, and who tries for ever. */

@@ -99,7 +99,9 @@ async function messagesOf(
   payments: readonly Payment[],
   deadline: Deadline,
 ): Promise<PaymentMessage[]> {
-  const ids = payments.map(({ paymentId }) => paymentId);
+  // Only what was paid can have gone back.
+  const paid = payments.filter(({ captured }) => captured !== undefined);
+  const ids = paid.map(({ paymentId }) => paymentId);
   const refunds = Map.groupBy(await readRefunds(database, ids, deadline), (one) => one.paymentId);
   return payments.map((payment) => paymentMessage(payment, refunds.get(payment.paymentId)));
 }

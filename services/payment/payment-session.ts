@@ -48,8 +48,10 @@ export function createPaymentSessions(options: PaymentSessionsOptions): PaymentS
         const state = { kind: 'failed', failure: session.message } as const;
         return await apply(applySessionState, payment, undefined, state, deadline);
       }
-      await storeSession(database, payment.paymentId, session, deadline);
+      const isStored = await storeSession(database, payment.paymentId, session, deadline);
       if (failpoints.on) await failpoints.hit('payment.after_store_session', infoOf(payment));
+      if (isStored) return { ...payment, ...session };
+      // A webhook, a copy of this attempt or a closing was faster.
       const stored = await readPayment(database, payment.paymentId, deadline);
       if (stored === undefined) throw new Refusal('OUTCOME_UNKNOWN', 'The payment is gone');
       if (stored.status !== PaymentStatus.PAYMENT_STATUS_CLOSED) return stored;

@@ -55,12 +55,16 @@ export async function lockPayments(
   return new Map(rows.map(toPayment).map((payment) => [payment.paymentId, payment]));
 }
 
-/** @throws the driver's error 1062 if the order has a payment with this request id */
+/**
+ * Stores a new payment; answers it as stored.
+ *
+ * @throws the driver's error 1062 if the order has a payment with this request id
+ */
 export async function insertPayment(
   connection: PoolConnection,
   payment: NewPayment,
   firstPollMs: number,
-): Promise<void> {
+): Promise<Payment> {
   const { paymentId, orderId, userId, requestId, provider, amount, expireTime } = payment;
   await connection.query(
     `INSERT INTO payments (payment_id, order_id, user_id, request_id, provider, status, amount_minor, currency,
@@ -72,25 +76,31 @@ export async function insertPayment(
       ...[amount.minorUnits, amount.currencyCode, expireTime, firstPollMs],
     ],
   );
+  const [rows] = await connection.query<PaymentRow[]>(
+    `SELECT ${columns} FROM payments WHERE payment_id = ?`,
+    [paymentId],
+  );
+  return toPayment(rows[0] as PaymentRow);
 }
 
-/** Notes where the buyer pays, unless the payment is over. */
+/** Notes where the buyer pays, unless that is known or the payment is over; whether it did. */
 export async function storeSession(
   database: PaymentDatabase,
   paymentId: bigint,
   { reference, paymentUrl }: Session,
   deadline: Deadline,
-): Promise<void> {
+): Promise<boolean> {
   const bytes = Buffer.from(reference, 'utf8');
-  await query(
+  const { affectedRows } = await query<ResultSetHeader>(
     database,
-    `UPDATE payments SET provider_reference = ?, payment_url = ?, update_time = NOW(3)
+    `UPDATE payments SET provider_reference = ?, payment_url = ?
      WHERE payment_id = ? AND status IN (${Status.PAYMENT_STATUS_PENDING}, ${Status.PAYMENT_STATUS_FAILED})
        AND session_over = 0 AND payment_url = ''
        AND (provider_reference IS NULL OR provider_reference = ?)`,
     [bytes, paymentUrl, paymentId, bytes],
     { deadline },
   );
+  return affectedRows === 1;
 }
 
 /**

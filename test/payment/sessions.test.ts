@@ -222,12 +222,14 @@ test('a session that the provider has forgotten can be closed', async () => {
   assert.equal(await close(orderId), isClosed);
 });
 
-for (const place of [
-  'after_insert_payment',
-  'before_session',
-  'after_session',
-  'after_store_session',
-]) {
+const heldUp: [string, string][] = [
+  ['after_insert_payment', 'ILLEGAL_TRANSITION'],
+  ['before_session', 'ILLEGAL_TRANSITION'],
+  ['after_session', 'ILLEGAL_TRANSITION'],
+  // It was opened before the order was closed; the buyer finds the session voided.
+  ['after_store_session', 'opened'],
+];
+for (const [place, expected] of heldUp) {
   test(`an opening held up at payment.${place} while the order is closed leaves nothing to pay`, async () => {
     const { orderId } = bench.order.add();
     const pause = pauseAt(`payment.${place}`);
@@ -238,8 +240,7 @@ for (const place of [
     await pause.reached;
     assert.equal(await close(orderId), isClosed);
     pause.release();
-    const outcome = await opening;
-    assert.equal(outcome, 'ILLEGAL_TRANSITION');
+    assert.equal(await opening, expected);
     const { payments } = await payment.client.listPayments({ orderId, userId: 0n });
     assert.deepEqual(
       payments.map(({ status }) => status),
