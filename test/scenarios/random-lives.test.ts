@@ -8,6 +8,7 @@ import { type System, startSystem } from '../support/system.ts';
 import { runSeed } from '../support/workload.ts';
 
 const skuIds = [1n, 2n, 3n];
+const ordersPerProvider = 120;
 let system: System;
 
 before(async () => {
@@ -55,10 +56,10 @@ for (const [index, [name, knobs]] of providers.entries()) {
       users: 40,
       concurrency: 12,
       restMs: 20,
-      ordersMax: 250,
+      ordersMax: ordersPerProvider,
     });
     try {
-      await eventually(() => workload.history.length >= 250, 'the orders are made', {
+      await eventually(() => workload.history.length >= ordersPerProvider, 'the orders are made', {
         withinMs: 120_000,
       });
     } finally {
@@ -72,7 +73,7 @@ for (const [index, [name, knobs]] of providers.entries()) {
 
 test('money really moved in all of this', () => {
   const { paidSessions, capturedMinor, keptMinor } = readProviderBooks(system);
-  assert(paidSessions > 300, `${paidSessions} sessions were paid`);
+  assert(paidSessions > 150, `${paidSessions} sessions were paid`);
   assert(keptMinor > 0n && keptMinor < capturedMinor, `${keptMinor} of ${capturedMinor} kept`);
 });
 
@@ -80,6 +81,6 @@ test('money really moved in all of this', () => {
 function expectEveryStepHappened({ steps }: LifeWorkload): void {
   for (const what of ['cancel', 'create payment', 'pay', 'adjust'] as const) {
     const done = steps.filter((step) => step.what === what && step.outcome.kind === 'ok').length;
-    assert(done > 3, `${what} succeeded ${done} times`);
+    assert(done > 1, `${what} succeeded ${done} times`);
   }
 }

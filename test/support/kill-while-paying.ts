@@ -1,47 +1,47 @@
 import assert from 'node:assert/strict';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { eventually } from './eventually.ts';
 import { type LifeWorkload, startLifeWorkload } from './life-workload.ts';
 import type { ServiceProcess } from './service-process.ts';
 import type { System } from './system.ts';
 import { type Click, runSeed } from './workload.ts';
 
+/** A process, and the failpoint at which it is killed. */
+export interface Victim {
+  readonly process: ServiceProcess;
+  readonly place: string;
+}
+
 export interface KillWhilePayingOptions {
   readonly system: System;
-  readonly victim: ServiceProcess;
-  /** The failpoint at which the victim is killed. */
-  readonly place: string;
-  /** The hit that kills; by default the second, so that others are under way. */
-  readonly hit?: number;
+  readonly victims: readonly Victim[];
   readonly skuIds: readonly bigint[];
 }
 
+/** Places off the usual path are reached by chance. */
+const reachedWithinMs = 90_000;
+
 /**
- * Kills a process at a named place while whole lives of orders go on, starts it again, and waits until
- * orders are made and paid again. What it left behind is for the caller to check, at rest.
+ * Kills processes at named places while whole lives of orders go on, starts each again, and waits until
+ * orders are made and paid again. What they left behind is for the caller to check, at rest.
  *
  * @returns what the buyers did and were answered
  */
 export async function killWhilePaying(options: KillWhilePayingOptions): Promise<readonly Click[]> {
-  const { system, victim, place, hit = 2, skuIds } = options;
+  const { system, victims, skuIds } = options;
   const seed = runSeed();
-  console.log(`${place}: seed ${seed} (SLUICE_TEST_SEED)`);
+  const label = victims.map(({ place }) => place).join('+');
+  console.log(`${label}: seed ${seed} (SLUICE_TEST_SEED)`);
   const workload = startLifeWorkload({
     system,
     seed,
-    label: place,
+    label: label.slice(0, 60),
     skuIds,
     users: 60,
     concurrency: 10,
     restMs: 20,
   });
   try {
-    await victim.restart({ SLUICE_FAILPOINTS: `${place}:kill@${hit}` });
-    const { process: child } = victim;
-    await eventually(() => !child.isRunning(), `${place} is reached`, { withinMs: 60_000 });
-    assert.equal((await child.exited).signal, 'SIGKILL');
-    await sleep(200);
-    await victim.restart();
+    await Promise.all(victims.map(killOnce));
     const paidBefore = paid(workload);
     await eventually(() => paid(workload) >= paidBefore + 3, 'orders are paid again', {
       withinMs: 60_000,
@@ -50,6 +50,16 @@ export async function killWhilePaying(options: KillWhilePayingOptions): Promise<
     await workload.stop();
   }
   return workload.history;
+}
+
+async function killOnce({ process: victim, place }: Victim): Promise<void> {
+  await victim.restart({ SLUICE_FAILPOINTS: `${place}:kill` });
+  const { process: child } = victim;
+  const bounds = { withinMs: reachedWithinMs };
+  await eventually(() => !child.isRunning(), `${place} is reached`, bounds).finally(async () => {
+    await victim.restart();
+  });
+  assert.equal((await child.exited).signal, 'SIGKILL', place);
 }
 
 function paid({ steps }: LifeWorkload): number {
