@@ -70,10 +70,9 @@ export function startConsumerLag(options: ConsumerLagOptions): Loop {
 }
 
 async function lagOf(admin: Admin, groupId: string, topic: string): Promise<number> {
-  const [ends, [committed]] = await Promise.all([
-    admin.fetchTopicOffsets(topic),
-    admin.fetchOffsets({ groupId, topics: [topic] }),
-  ]);
+  // One after the other: what still runs when the other fails would connect again, for ever.
+  const [committed] = await admin.fetchOffsets({ groupId, topics: [topic] });
+  const ends = await admin.fetchTopicOffsets(topic);
   const reached = new Map(committed?.partitions.map((each) => [each.partition, each.offset]));
   let lag = 0n;
   for (const { partition, high, low } of ends) {

@@ -1,9 +1,12 @@
 import { randomUUID } from 'node:crypto';
-import type { Consumer, EachBatchPayload, KafkaMessage } from 'kafkajs';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Admin, Consumer, EachBatchPayload, Kafka, KafkaMessage } from 'kafkajs';
 import { createKafka } from './kafka.ts';
 import type { Log } from './log.ts';
 
 const readMs = 60_000;
+const triesMax = 5;
+const tryEveryMs = 300;
 
 export interface ReadTopicOptions {
   readonly brokers: readonly string[];
@@ -38,7 +41,7 @@ export async function readTopic(options: ReadTopicOptions): Promise<void> {
       const since = await admin.fetchTopicOffsetsByTimestamp(topic, options.sinceMs);
       for (const { partition, offset } of since) first.set(partition, BigInt(offset));
     }
-    for (const { partition, high, low } of await admin.fetchTopicOffsets(topic)) {
+    for (const { partition, high, low } of await endsOf(kafka, topic)) {
       if (wanted && !wanted.has(partition)) continue;
       const begin = first.get(partition) ?? BigInt(low);
       if (BigInt(high) > begin) unread.set(partition, BigInt(high));
@@ -59,6 +62,27 @@ export async function readTopic(options: ReadTopicOptions): Promise<void> {
     }
   } finally {
     await admin.disconnect();
+  }
+}
+
+/** A partition may be moving, or be so new that nobody leads it yet; kafkajs gives up at once. */
+async function endsOf(
+  kafka: Kafka,
+  topic: string,
+): Promise<Awaited<ReturnType<Admin['fetchTopicOffsets']>>> {
+  for (let attempt = 1; ; attempt += 1) {
+    // Another client each time, because this one goes on asking the leader that it knows.
+    const admin = kafka.admin();
+    await admin.connect();
+    try {
+      return await admin.fetchTopicOffsets(topic);
+    } catch (error) {
+      const { retriable } = error as { retriable?: unknown };
+      if (retriable !== true || attempt >= triesMax) throw error;
+    } finally {
+      await admin.disconnect();
+    }
+    await sleep(tryEveryMs);
   }
 }
 
