@@ -92,9 +92,12 @@ async function listenWhenFree(server: Server, port: number): Promise<void> {
   await eventually(listen, `port ${port} is free`);
 }
 
+/** A replica is served at once instead of after the 5 s in which others might ask too. */
+const syncAtOnce = ['--repl-diskless-sync-delay', '0'];
+
 async function startNode(dir: string, args: readonly string[] = []): Promise<RedisNode> {
   const port = await freePort();
-  let server: RedisServer = await startRedis({ dir, port, args });
+  let server: RedisServer = await startRedis({ dir, port, args: [...syncAtOnce, ...args] });
   const client = new Redis(server.url, { maxRetriesPerRequest: null });
   client.on('error', () => undefined);
   let pid = await pidOf(client);
@@ -105,7 +108,7 @@ async function startNode(dir: string, args: readonly string[] = []): Promise<Red
     pid: () => pid,
     kill: () => server.kill(),
     async start(more = []) {
-      server = await startRedis({ dir, port, args: more });
+      server = await startRedis({ dir, port, args: [...syncAtOnce, ...more] });
       await eventually(() => client.status === 'ready', 'the node is reached again');
       pid = await pidOf(client);
     },
