@@ -91,7 +91,10 @@ test('no client of a remote thing is used where only rules are', () => {
   const pure = [
     'services/order/order.ts',
     'services/order/order-id.ts',
+    'services/order/order-changes.ts',
     'services/stock/decide-post.ts',
+    'services/payment/payment.ts',
+    'services/payment/refund.ts',
   ];
   for (const path of pure)
     assert(
