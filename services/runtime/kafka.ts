@@ -27,6 +27,9 @@ export function createKafka(clientId: string, brokers: readonly string[], log: L
   });
 }
 
+/** A month: somebody has to find the fault and mend it before a dead letter can come back. */
+const deadLetterRetentionMs = 30 * 86_400_000;
+
 /**
  * Creates the topic of order events and its dead-letter topic where they do not exist yet.
  *
@@ -45,7 +48,12 @@ export async function createEventTopics(
     const existing = new Set(await admin.listTopics());
     const topics = [
       { topic, numPartitions: eventPartitions, replicationFactor },
-      { topic: deadLetterTopic(topic), numPartitions: 1, replicationFactor },
+      {
+        topic: deadLetterTopic(topic),
+        numPartitions: 1,
+        replicationFactor,
+        configEntries: [{ name: 'retention.ms', value: String(deadLetterRetentionMs) }],
+      },
     ].filter((candidate) => !existing.has(candidate.topic));
     if (topics.length > 0) await admin.createTopics({ topics, waitForLeaders: true });
   } finally {

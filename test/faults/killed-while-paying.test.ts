@@ -44,7 +44,7 @@ const eventPlaces = [
 /** What stock does with the events of orders that were paid, cancelled and refunded. */
 const stockPlaces = [
   ...['consumer.before_handle', 'consumer.after_handle'],
-  ...['stock.before_release_commit', 'stock.after_release_commit', 'stock.before_credit'],
+  ...['stock.after_release_commit', 'stock.before_credit'],
   'stock.before_audit_stored',
 ];
 
