@@ -1,5 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { createBreaker } from '../runtime/breaker.ts';
+import { type ConsumerMetrics, createConsumerMetrics } from '../runtime/consumer-lag.ts';
 import { Deadline } from '../runtime/deadline.ts';
 import { ConfigError } from '../runtime/env.ts';
 import { startEventConsumer } from '../runtime/event-consumer.ts';
@@ -83,6 +84,7 @@ async function start(
 ): Promise<RunningStock> {
   const registry = createMetrics('stock');
   const metrics = createStockMetrics(registry);
+  const consumers = createConsumerMetrics(registry);
   const { pool, connection, gate } = openStores(config, metrics, log, lifecycle);
   await untilConnected(connection);
   const catalogue = new SkuCatalogue(pool);
@@ -123,7 +125,8 @@ async function start(
   lifecycle.add('order gateway', () => order.close());
   const sweep = startSweepHolds({ pool, order, releaseStock, settleAgeMs, metrics, log });
   lifecycle.add('sweep of holds', () => sweep.stop());
-  if (overrides.followOrders !== false) await startFollowing(config, releaseStock, log, lifecycle);
+  if (overrides.followOrders !== false)
+    await startFollowing(config, releaseStock, consumers, log, lifecycle);
 
   const server = await startGrpcServer({
     host: config.listen,
@@ -184,13 +187,14 @@ async function untilConnected(connection: GateConnection): Promise<void> {
 async function startFollowing(
   { kafkaBrokers: brokers, topicPrefix }: StockConfig,
   releaseStock: ReleaseStock,
+  metrics: ConsumerMetrics,
   log: Log,
   lifecycle: Lifecycle,
 ): Promise<void> {
   const publisher = createEventPublisher({ clientId: 'sluice-stock', brokers, log });
   lifecycle.add('event publisher', () => publisher.close());
   const consumer = await startEventConsumer({
-    ...{ brokers, publisher, log },
+    ...{ brokers, publisher, metrics, log },
     groupId: `${topicPrefix}stock-ledger`,
     topic: orderEventsTopic(topicPrefix),
     decode: decodeOrderEvent,

@@ -53,7 +53,7 @@ export async function killWhilePaying(options: KillWhilePayingOptions): Promise<
 }
 
 async function killOnce({ process: victim, place }: Victim): Promise<void> {
-  await victim.restart({ SLUICE_FAILPOINTS: `${place}:kill` });
+  await victim.restartToDie(`${place}:kill`);
   const { process: child } = victim;
   const bounds = { withinMs: reachedWithinMs };
   await eventually(() => !child.isRunning(), `${place} is reached`, bounds).finally(async () => {

@@ -16,8 +16,10 @@ export interface ServiceProcess {
   readonly metricsPort: number;
   readonly process: ManagedProcess;
   kill(): Promise<void>;
-  /** Starts it again; `env` adds to its variables, for failpoints. */
+  /** Starts it again and waits until it is ready; `env` adds to its variables. */
   restart(env?: Readonly<Record<string, string>>): Promise<void>;
+  /** Starts it again to be killed at a failpoint, which it may reach before it is ready. */
+  restartToDie(failpoints: string): Promise<void>;
 }
 
 /** A port to serve on and one for metrics. */
@@ -51,7 +53,7 @@ export async function startServiceProcess(options: ServiceProcessOptions): Promi
   } = options;
   const name = service.toUpperCase();
   const spawn = async (more: Readonly<Record<string, string>>): Promise<ManagedProcess> => {
-    const child = await spawnLogged({
+    return await spawnLogged({
       name: service,
       command: process.execPath,
       args: programOf(service, port, dir),
@@ -64,11 +66,13 @@ export async function startServiceProcess(options: ServiceProcessOptions): Promi
         ...more,
       },
     });
+  };
+  const untilReady = async (child: ManagedProcess): Promise<ManagedProcess> => {
     const probe = (): Promise<boolean> => isReady(service, port, metricsPort);
     await waitUntilReady({ child, probe, timeoutMs: readyTimeoutMs });
     return child;
   };
-  let child = await spawn({});
+  let child = await untilReady(await spawn({}));
   return {
     service,
     port,
@@ -79,7 +83,11 @@ export async function startServiceProcess(options: ServiceProcessOptions): Promi
     kill: () => child.kill(),
     async restart(more = {}) {
       if (child.isRunning()) await child.stop();
-      child = await spawn(more);
+      child = await untilReady(await spawn(more));
+    },
+    async restartToDie(failpoints) {
+      if (child.isRunning()) await child.stop();
+      child = await spawn({ SLUICE_FAILPOINTS: failpoints });
     },
   };
 }
