@@ -3,7 +3,7 @@ import type { OrderPicture } from './order-picture.ts';
 import { readPictures, TooManyRows } from './read-pictures.ts';
 
 /** Orders of one window, about: enough that statements cost little, few enough for the memory. */
-const ordersWanted = 8_000;
+const ordersWanted = 4_000;
 /** One second of ids; how far the first window reaches. */
 const firstWidth = 1_000n << 22n;
 const growthMax = 16;

@@ -1,4 +1,5 @@
 import { type Database, type Row, type Stores, tableSuffixes } from '../stores.ts';
+import { OrderPicture } from './order-picture.ts';
 import {
   archivedRows,
   countedRows,
@@ -6,13 +7,12 @@ import {
   holdRows,
   itemRows,
   mailRows,
-  OrderPicture,
   orderRows,
   paymentRows,
   type RowSort,
   refundRows,
   transitionRows,
-} from './order-picture.ts';
+} from './row-sorts.ts';
 
 /** Rows of one statement at most; a range that has more is read in smaller pieces. */
 export const rowsMax = 60_000;

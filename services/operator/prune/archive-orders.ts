@@ -157,9 +157,10 @@ async function moveToArchive(
   return await transaction(pool, { deadline: Deadline.after(stepMs) }, async (connection) => {
     // As every transaction on orders: it keeps a move of slots away, which would copy what is deleted here.
     const [map] = await connection.query<RowDataPacket[]>(
-      'SELECT version FROM slot_map WHERE id = 1 LOCK IN SHARE MODE',
+      'SELECT UTC_TIMESTAMP(3) AS now FROM slot_map WHERE id = 1 LOCK IN SHARE MODE',
     );
-    if (map.length === 0) throw new CouldNotLook('An order database has no slot map any more.');
+    const now = map[0]?.now as Date | undefined;
+    if (now === undefined) throw new CouldNotLook('An order database has no slot map any more.');
     const [orders] = await connection.query<RowDataPacket[]>(
       `SELECT order_id, user_id, request_id, status, close_reason, version, total_minor, currency, payment_id, refunded_minor,
          CONCAT(create_time) AS create_time, CONCAT(expire_time) AS expire_time, CONCAT(update_time) AS update_time
@@ -172,7 +173,6 @@ async function moveToArchive(
       `SELECT order_id, version, from_status, to_status, close_reason, CONCAT(create_time) AS create_time
        FROM order_history_${suffix} WHERE order_id IN (${ids}) ORDER BY order_id, version`,
     );
-    const now = new Date();
     const values = orders.map((row) => archivedRow(row, items, history, now));
     if (values.length === 0) return { orders: 0, items: 0, history: 0 };
     await connection.query(
