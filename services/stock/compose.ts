@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
+import type { BatcherMetrics } from '../runtime/batcher.ts';
 import { createBreaker } from '../runtime/breaker.ts';
 import { type ConsumerMetrics, createConsumerMetrics } from '../runtime/consumer-lag.ts';
 import { Deadline } from '../runtime/deadline.ts';
@@ -126,7 +127,13 @@ async function start(
   const sweep = startSweepHolds({ pool, order, releaseStock, settleAgeMs, metrics, log });
   lifecycle.add('sweep of holds', () => sweep.stop());
   if (overrides.followOrders !== false)
-    await startFollowing(config, releaseStock, consumers, log, lifecycle);
+    await startFollowing(
+      config,
+      releaseStock,
+      { consumers, hops: metrics.chunkHops },
+      log,
+      lifecycle,
+    );
 
   const server = await startGrpcServer({
     host: config.listen,
@@ -187,18 +194,20 @@ async function untilConnected(connection: GateConnection): Promise<void> {
 async function startFollowing(
   { kafkaBrokers: brokers, topicPrefix }: StockConfig,
   releaseStock: ReleaseStock,
-  metrics: ConsumerMetrics,
+  { consumers: metrics, hops }: { consumers: ConsumerMetrics; hops: BatcherMetrics },
   log: Log,
   lifecycle: Lifecycle,
 ): Promise<void> {
   const publisher = createEventPublisher({ clientId: 'sluice-stock', brokers, log });
   lifecycle.add('event publisher', () => publisher.close());
+  const followOrders = createFollowOrders(releaseStock, hops);
+  lifecycle.add('followed orders', () => followOrders.close());
   const consumer = await startEventConsumer({
     ...{ brokers, publisher, metrics, log },
     groupId: `${topicPrefix}stock-ledger`,
     topic: orderEventsTopic(topicPrefix),
     decode: decodeOrderEvent,
-    handle: createFollowOrders(releaseStock),
+    handle: followOrders.handle,
   });
   lifecycle.add('order events', () => consumer.stop());
 }

@@ -142,7 +142,8 @@ test('order events sell, release and restock; repeated and disordered they do th
   const follow = createFollowOrders(
     releasesWith({ release: () => Promise.resolve('CREDITED' as const) }),
   );
-  for (let time = 0; time < 2; time += 1) await follow(events, Deadline.after(5_000));
+  for (let time = 0; time < 2; time += 1) await follow.handle(events, Deadline.after(5_000));
+  await follow.close();
   assert.deepEqual(await Promise.all(orders.map((orderId) => holdsOf(system.pool, orderId))), [
     [`${skuId}:2`],
     [`${skuId}:3`],
@@ -150,6 +151,30 @@ test('order events sell, release and restock; repeated and disordered they do th
     [`${skuId}:2`],
   ]);
   assert.deepEqual(await figures(skuId), [7n, 0n, 2n]);
+});
+
+test('an event that cannot take effect does not take the others of its transaction with it', async () => {
+  const released: bigint[] = [];
+  const follow = createFollowOrders({
+    async release(moves) {
+      if (moves.some(({ orderId }) => orderId === 2n)) throw new TypeError('poison');
+      released.push(...moves.map(({ orderId }) => orderId));
+      return moves.map(() => 0n);
+    },
+  });
+  const cancelled = (orderId: bigint): OrderEvent[] => [
+    OrderEvent.fromPartial({ orderId, status: OrderStatus.ORDER_STATUS_CANCELLED }),
+  ];
+  const deadline = Deadline.after(5_000);
+  const handled = await Promise.allSettled(
+    [1n, 2n, 3n].map((orderId) => follow.handle(cancelled(orderId), deadline)),
+  );
+  await follow.close();
+  assert.deepEqual(
+    handled.map(({ status }) => status),
+    ['fulfilled', 'rejected', 'fulfilled'],
+  );
+  assert.deepEqual(released, [1n, 3n]);
 });
 
 test('an event that cannot be understood is refused when it is read', () => {
