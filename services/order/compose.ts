@@ -1,15 +1,14 @@
 import { Deadline } from '../runtime/deadline.ts';
-import { ConfigError } from '../runtime/env.ts';
 import { createEventPublisher, type EventPublisher } from '../runtime/event-publisher.ts';
-import { failpoints } from '../runtime/failpoints.ts';
 import { startGrpcServer } from '../runtime/grpc-server.ts';
 import { orderEventsTopic } from '../runtime/kafka.ts';
-import { Lifecycle } from '../runtime/lifecycle.ts';
-import { createLog, type Log } from '../runtime/log.ts';
+import type { Lifecycle } from '../runtime/lifecycle.ts';
+import type { Log } from '../runtime/log.ts';
 import { startLoop } from '../runtime/loop.ts';
 import { createMetrics } from '../runtime/metrics.ts';
 import { startObservabilityServer } from '../runtime/observability-server.ts';
 import { startOutboxRelay } from '../runtime/outbox-relay.ts';
+import { startService } from '../runtime/start-service.ts';
 import type { OrderConfig } from './config.ts';
 import { createFenceOrder } from './fence-order.ts';
 import { hostClock, type IdClock, OrderIdGenerator } from './id-generator.ts';
@@ -63,16 +62,9 @@ export async function compose(
   config: OrderConfig,
   overrides: OrderOverrides = {},
 ): Promise<RunningOrder> {
-  const wrong = failpoints.configure(config.failpoints);
-  if (wrong.length > 0) throw new ConfigError([`SLUICE_FAILPOINTS: not understood: ${wrong}`]);
-  const log = overrides.log ?? createLog('order', config.logLevel);
-  const lifecycle = new Lifecycle(log);
-  try {
-    return await start(config, overrides, log, lifecycle);
-  } catch (error) {
-    await lifecycle.stop();
-    throw error;
-  }
+  return await startService('order', config, overrides.log, (log, lifecycle) =>
+    start(config, overrides, log, lifecycle),
+  );
 }
 
 async function start(

@@ -3,17 +3,16 @@ import type { BatcherMetrics } from '../runtime/batcher.ts';
 import { createBreaker } from '../runtime/breaker.ts';
 import { type ConsumerMetrics, createConsumerMetrics } from '../runtime/consumer-lag.ts';
 import { Deadline } from '../runtime/deadline.ts';
-import { ConfigError } from '../runtime/env.ts';
 import { startEventConsumer } from '../runtime/event-consumer.ts';
 import { createEventPublisher } from '../runtime/event-publisher.ts';
-import { failpoints } from '../runtime/failpoints.ts';
 import { startGrpcServer } from '../runtime/grpc-server.ts';
 import { orderEventsTopic } from '../runtime/kafka.ts';
-import { Lifecycle } from '../runtime/lifecycle.ts';
-import { createLog, type Log } from '../runtime/log.ts';
+import type { Lifecycle } from '../runtime/lifecycle.ts';
+import type { Log } from '../runtime/log.ts';
 import { createMetrics } from '../runtime/metrics.ts';
 import { createPool, type Pool } from '../runtime/mysql.ts';
 import { startObservabilityServer } from '../runtime/observability-server.ts';
+import { startService } from '../runtime/start-service.ts';
 import { createTokens } from '../runtime/tokens.ts';
 import { startAuditLedger } from './audit-ledger.ts';
 import { startCheckGates } from './check-gates.ts';
@@ -65,16 +64,9 @@ export async function compose(
   config: StockConfig,
   overrides: StockOverrides = {},
 ): Promise<RunningStock> {
-  const wrong = failpoints.configure(config.failpoints);
-  if (wrong.length > 0) throw new ConfigError([`SLUICE_FAILPOINTS: not understood: ${wrong}`]);
-  const log = overrides.log ?? createLog('stock', config.logLevel);
-  const lifecycle = new Lifecycle(log);
-  try {
-    return await start(config, overrides, log, lifecycle);
-  } catch (error) {
-    await lifecycle.stop();
-    throw error;
-  }
+  return await startService('stock', config, overrides.log, (log, lifecycle) =>
+    start(config, overrides, log, lifecycle),
+  );
 }
 
 async function start(
