@@ -12,7 +12,7 @@ import { recordedProcesses } from '../../deploy/local/process-record.ts';
 const startScript = join(import.meta.dirname, '../../deploy/local/start.ts');
 const upBoundMs = 90_000;
 const servers = ['redis', 'mariadb', 'kafka'];
-const services = ['stock', 'order', 'edge'];
+const services = ['stock', 'order', 'edge', 'payment', 'events', 'simulator', 'mail'];
 
 const dir = mkdtempSync(join(tmpdir(), 'sluice-start-'));
 const runDir = join(dir, 'run');
@@ -25,13 +25,12 @@ const env: NodeJS.ProcessEnv = {
   SLUICE_LOCAL_REDIS_PORT: String(await freePort()),
   SLUICE_LOCAL_MYSQL_PORT: String(await freePort()),
   SLUICE_LOCAL_KAFKA_PORT: String(await freePort(2)),
-  SLUICE_EDGE_PORT: String(await freePort()),
-  SLUICE_ORDER_PORT: String(await freePort()),
-  SLUICE_STOCK_PORT: String(await freePort()),
-  SLUICE_EDGE_METRICS_PORT: String(await freePort()),
-  SLUICE_ORDER_METRICS_PORT: String(await freePort()),
-  SLUICE_STOCK_METRICS_PORT: String(await freePort()),
+  SLUICE_LOCAL_SMTP_PORT: String(await freePort()),
 };
+for (const name of ['EDGE', 'ORDER', 'STOCK', 'PAYMENT', 'SIMULATOR', 'EVENTS']) {
+  env[`SLUICE_${name}_PORT`] = String(await freePort());
+  env[`SLUICE_${name}_METRICS_PORT`] = String(await freePort());
+}
 const edgeUrl = `http://127.0.0.1:${env.SLUICE_EDGE_PORT}`;
 
 const started = new Set<ChildProcess>();
@@ -131,7 +130,10 @@ test('a start after kill -9 stops what was left, and knows the orders made befor
   again.child.kill('SIGINT');
   assert.equal(await again.ended, 0);
   const stopped = [...again.output().matchAll(/^ {2}(\w+) stopped/gm)].map((match) => match[1]);
-  assert.deepEqual(stopped, ['edge', 'order', 'stock', 'kafka', 'mariadb', 'redis']);
+  assert.deepEqual(stopped, [
+    ...['edge', 'simulator', 'order', 'payment', 'stock', 'events', 'mail'],
+    ...['kafka', 'mariadb', 'redis'],
+  ]);
   assert.deepEqual(runningNames(), []);
 });
 
