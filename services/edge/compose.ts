@@ -135,6 +135,7 @@ function connectServices(
   const breakerState = metrics.gauge('circuit_breaker_state', '0 closed, 1 half-open, 2 open', [
     'name',
   ]);
+  const batcherMetrics = createBatcherMetrics(metrics);
   const stockOptions = { addresses: config.stockAddress, log, breakerState };
   const stock = createStockGateway(stockOptions);
   const admin = createStockAdminGateway(stockOptions);
@@ -144,12 +145,14 @@ function connectServices(
     breakerState,
     queueDepthMax: config.orderQueueDepthMax,
     streamsMax: config.streamsMax,
-    batcherMetrics: createBatcherMetrics(metrics),
+    batcherMetrics,
   });
   const payments = createPaymentGateway({
     addresses: config.paymentAddress,
     log,
     breakerState,
+    webhooksMax: config.webhooksMax,
+    batcherMetrics,
   });
   gaugeOf(metrics, 'edge_orders_waiting', 'Orders that wait for a batch or for its answer', () =>
     orders.waiting(),

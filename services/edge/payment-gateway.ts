@@ -3,16 +3,21 @@ import type { Payment, Refund } from '../../gen/sluice/payment/v1/payment.ts';
 import {
   type CreatePaymentRequest,
   type HandleWebhookRequest,
+  type HandleWebhookResult,
   PaymentServiceDefinition,
   type RefundPaymentRequest,
 } from '../../gen/sluice/payment/v1/payment_service.ts';
+import { Batcher, type BatcherMetrics } from '../runtime/batcher.ts';
+import { Deadline } from '../runtime/deadline.ts';
 import {
   type CallPolicy,
   createGrpcClient,
   type GrpcClientOptions,
 } from '../runtime/grpc-client.ts';
 import { encodeWhole } from '../runtime/grpc-messages.ts';
-import { answeringInRequestFields } from './request-fields.ts';
+import { fromRefusalMessage } from '../runtime/refusal-status.ts';
+import { Refusal } from '../runtime/refusals.ts';
+import { answeringInRequestFields, inRequestFields } from './request-fields.ts';
 
 const readDeadlineMs = 1_000;
 /** Opening a session asks order and the provider; this leaves the route time to answer. */
@@ -21,6 +26,15 @@ const createDeadlineMs = 3_500;
 const refundDeadlineMs = 3_000;
 /** Providers wait some seconds for an answer and then repeat the webhook. */
 const webhookDeadlineMs = 3_000;
+/** Payment takes in this many webhooks in one call. */
+const batchEntriesMax = 100;
+/** Payment takes as many bytes of bodies; a message may have twice that. */
+const batchBytesMax = 1_024 * 1_024;
+/** Two keep payment busy while an answer travels; more would only make batches smaller. */
+const batchesInFlightMax = 2;
+/** Tags, lengths and the provider's name of a webhook, and the tags and lengths of one header, at most. */
+const webhookBytesExtra = 60;
+const headerBytesExtra = 16;
 
 const read = { deadlineMs: readDeadlineMs, retry: true, readOnly: true, breaker: 'payment.read' };
 
@@ -31,7 +45,7 @@ const callTable = {
   listPayments: read,
   refundPayment: { deadlineMs: refundDeadlineMs, retry: true, breaker: 'payment.refund' },
   // Not tried again here: the provider does that, with more patience.
-  handleWebhook: { deadlineMs: webhookDeadlineMs, breaker: 'payment.webhook' },
+  batchHandleWebhooks: { deadlineMs: webhookDeadlineMs, breaker: 'payment.webhook' },
 } as const satisfies Record<string, CallPolicy>;
 
 /** The payment service as the edge sees it; every error is a Refusal. */
@@ -42,17 +56,37 @@ export interface PaymentGateway {
   list(orderId: bigint, userId: bigint): Promise<Payment[]>;
   /** Forwards the operator's own token, which payment checks again. */
   refund(request: RefundPaymentRequest, token: string): Promise<Refund>;
-  /** Whether the event had been taken in before. */
+  /** Hands the webhook to the next batch; whether the event had been taken in before. */
   webhook(request: HandleWebhookRequest): Promise<boolean>;
-  close(): void;
+  /** Answers the webhooks that were taken in, then closes the connection. */
+  close(): Promise<void>;
 }
 
-export function createPaymentGateway(
-  options: Omit<GrpcClientOptions<never>, 'callTable'>,
-): PaymentGateway {
-  const definition = encodeWhole(PaymentServiceDefinition, ['handleWebhook']);
+export interface PaymentGatewayOptions extends Omit<GrpcClientOptions<never>, 'callTable'> {
+  /** Webhooks that may wait for a place in a batch. */
+  readonly webhooksMax: number;
+  readonly batcherMetrics: BatcherMetrics;
+}
+
+export function createPaymentGateway(options: PaymentGatewayOptions): PaymentGateway {
+  const definition = encodeWhole(PaymentServiceDefinition, ['batchHandleWebhooks']);
   const grpc = createGrpcClient(definition, { ...options, callTable });
   const client = answeringInRequestFields(grpc.client);
+  const webhooks = new Batcher<HandleWebhookRequest, boolean>({
+    name: 'edge_to_payment',
+    entriesMax: batchEntriesMax,
+    bytesMax: batchBytesMax,
+    sizeOf: bytesOnTheWire,
+    inFlightMax: batchesInFlightMax,
+    queueDepthMax: options.webhooksMax,
+    // An answer that is lost makes the provider repeat the webhook.
+    afterSend: 'OUTCOME_UNKNOWN',
+    metrics: options.batcherMetrics,
+    async run(requests, { deadline }) {
+      const { results } = await client.batchHandleWebhooks({ requests }, { deadline });
+      return results.map(duplicateOf);
+    },
+  });
   return {
     create: async (request) => present((await client.createPayment(request)).payment),
     async get(paymentId, userId) {
@@ -65,11 +99,28 @@ export function createPaymentGateway(
       const metadata = Metadata({ authorization: `Bearer ${token}` });
       return present((await client.refundPayment(request, { metadata })).refund);
     },
-    async webhook(request) {
-      return (await client.handleWebhook(request)).duplicate;
+    webhook: (request) => webhooks.add(request, Deadline.after(webhookDeadlineMs)),
+    async close() {
+      await webhooks.close();
+      grpc.close();
     },
-    close: grpc.close,
   };
+}
+
+/** No less than a webhook takes: its headers are counted twice, as some of their characters take two bytes. */
+function bytesOnTheWire({ body, headers }: HandleWebhookRequest): number {
+  let bytes = body.length + webhookBytesExtra;
+  for (const name in headers) {
+    bytes += 2 * (name.length + (headers[name] as string).length) + headerBytesExtra;
+  }
+  return bytes;
+}
+
+/** A result without an outcome comes from a newer peer: what it means is not known. */
+function duplicateOf({ outcome }: HandleWebhookResult): boolean | Refusal {
+  if (outcome?.$case === 'handled') return outcome.value.duplicate;
+  if (outcome?.$case === 'refusal') return inRequestFields(fromRefusalMessage(outcome.value));
+  return new Refusal('OUTCOME_UNKNOWN');
 }
 
 function present<Message>(message: Message | undefined): Message {

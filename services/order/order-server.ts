@@ -3,6 +3,8 @@ import {
   type CreateOrderResult,
   OrderServiceDefinition,
   type OrderServiceImplementation,
+  type RecordPaymentRequest,
+  type RecordPaymentResult,
 } from '../../gen/sluice/order/v1/order_service.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
@@ -27,7 +29,7 @@ import type { RecordRefund } from './record-refund.ts';
 import { resolveOrders } from './resolve-orders.ts';
 import type { WatchOrder } from './watch-orders.ts';
 
-/** Orders in one BatchCreateOrders at most. */
+/** Orders in one BatchCreateOrders, and payments in one BatchRecordPayments, at most. */
 export const batchMax = 500;
 /** Ids in one ResolveOrders at most. */
 export const resolveMax = 5_000;
@@ -113,12 +115,19 @@ export function createOrderService(options: OrderServerOptions): ServerService {
       return { record: await recordPayment(request, deadline) };
     },
 
+    async batchRecordPayments({ requests }, { deadline }) {
+      requireCount('requests', requests.length, batchMax);
+      const results = requests.map((request) => recordOne(options, request, deadline));
+      return { results: await Promise.all(results) };
+    },
+
     async recordRefund(request, { deadline }) {
       requirePayment(request);
       return { order: await recordRefund(request, deadline) };
     },
   };
-  return service(encodeWhole(OrderServiceDefinition, ['batchCreateOrders']), implementation);
+  const whole = ['batchCreateOrders', 'batchRecordPayments'];
+  return service(encodeWhole(OrderServiceDefinition, whole), implementation);
 }
 
 /** One order; a refusal is an answer here, because a batch carries it as one. */
@@ -135,17 +144,33 @@ async function createOne(
     outbox.check(shards.databaseOf(draft.slot));
     outcome = await placeOrder(draft, deadline);
   } catch (error) {
-    outcome = refusalOf(error, log);
+    outcome = refusalOf(error, 'placing an order', log);
   }
   const status = outcome instanceof Refusal ? statusOfRefusal(outcome.reason) : 'success';
   metrics.created(status, (performance.now() - startedMs) / 1_000);
   return outcome;
 }
 
-/** An error of ours may have struck after the reservation, so its outcome is unknown. */
-function refusalOf(error: unknown, log: Log): Refusal {
+/** One payment of a batch, which carries a refusal as an answer. */
+async function recordOne(
+  { recordPayment, log }: Pick<OrderServerOptions, 'recordPayment' | 'log'>,
+  request: RecordPaymentRequest,
+  deadline: Deadline,
+): Promise<RecordPaymentResult> {
+  try {
+    requirePayment(request);
+    const record = await recordPayment(request, deadline);
+    return { outcome: { $case: 'recorded', value: { record } } };
+  } catch (error) {
+    const value = toRefusalMessage(refusalOf(error, 'recording a payment', log));
+    return { outcome: { $case: 'refusal', value } };
+  }
+}
+
+/** An error of ours may have struck after the effect, such as the reservation, so its outcome is unknown. */
+function refusalOf(error: unknown, what: string, log: Log): Refusal {
   if (error instanceof Refusal) return error;
-  log.error({ err: error }, 'placing an order failed unexpectedly');
+  log.error({ err: error }, `${what} failed unexpectedly`);
   return new Refusal('OUTCOME_UNKNOWN', undefined, { cause: error });
 }
 

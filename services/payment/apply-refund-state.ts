@@ -14,7 +14,7 @@ import {
   surplusRequestId,
   Told,
 } from './refund.ts';
-import { lockRefunds, writeRefund } from './refund-store.ts';
+import { lockRefunds, type NextTime, writeRefunds } from './refund-store.ts';
 
 /** What a provider's word on a refund came to. */
 export interface ReportedRefund {
@@ -42,6 +42,7 @@ export async function moveRefunds(
     reports.map(({ refundId }) => refundId),
   );
   const results: (ReportedRefund | undefined)[] = [];
+  const changed = new Map<bigint, Refund>();
   for (const { refundId, state } of reports) {
     const before = refunds.get(refundId);
     const after = before && applyRefundState(before, state);
@@ -52,10 +53,12 @@ export async function moveRefunds(
       results.push({ effect, refund: before });
     } else {
       refunds.set(refundId, after);
-      await writeRefund(connection, after, nextTimeOf(after));
+      changed.set(refundId, after);
       results.push({ effect: 'applied', refund: after });
     }
   }
+  const written = [...changed.values()].map((refund) => ({ refund, nextTime: nextTimeOf(refund) }));
+  await writeRefunds(connection, written);
   return results;
 }
 
@@ -98,7 +101,7 @@ export function noteRefund(
 }
 
 /** Order learns of refunds that succeeded, unless the payment never paid it. */
-function nextTimeOf({ status, requestId, told }: Refund): 'now' | 'never' | 'unchanged' {
+function nextTimeOf({ status, requestId, told }: Refund): NextTime {
   if (status === RefundStatus.REFUND_STATUS_FAILED) return 'never';
   if (status !== RefundStatus.REFUND_STATUS_SUCCEEDED) return 'unchanged';
   return requestId === surplusRequestId || told === Told.all ? 'never' : 'now';

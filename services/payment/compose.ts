@@ -116,12 +116,11 @@ async function start(
   });
   const closePayment = createClosePayment({ database, sessions });
   const refunds = createRefundUseCases({ database, recordPayments, wakeRefunds, metrics });
+  const useCases = { createPayment, closePayment, refunds, webhooks };
   const server = await startGrpcServer({
     host: config.listen,
     port: config.port,
-    services: [
-      createPaymentService({ database, createPayment, closePayment, refunds, webhooks, metrics }),
-    ],
+    services: [createPaymentService({ ...useCases, database, metrics, log })],
     tokens: createTokens({ secret: config.tokenSecret }),
     log,
     inFlightMax: config.inFlightMax,

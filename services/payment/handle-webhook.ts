@@ -56,8 +56,12 @@ const entriesMax = 100;
 const bytesMax = 1024 * 1024;
 const inFlightMax = 2;
 const queueDepthMax = 5_000;
-/** Losing the same key to others this often in a row means something else is wrong. */
+/** Losing the same key, or a deadlock, to others this often in a row means something else is wrong. */
 const attemptsMax = 4;
+/** Waiting for one lock once is all that the deadline of a webhook has room for; then each goes alone, and may wait once. */
+const lockWaitsMax = 1;
+/** Server error: others hold what this waits for, and the other way round. */
+const deadlockErrno = 1213;
 
 export function createHandleWebhook(options: HandleWebhookOptions): HandleWebhook {
   const { providers, metrics } = options;
@@ -107,15 +111,21 @@ async function takeIn(
     return await keepOnce(options, webhooks, deadline);
   } catch (error) {
     const ours = error instanceof Refusal;
-    if (ours || webhooks.length === 1) throw error;
+    if (ours || webhooks.length === 1) throw refusalOf(error);
     options.log.warn({ err: error }, 'a batch of webhooks failed; each is tried alone');
-    const results: (boolean | Error)[] = [];
-    for (const webhook of webhooks) {
-      const [result] = await keepOnce(options, [webhook], deadline).catch((cause) => [cause]);
-      results.push(result);
-    }
-    return results;
   }
+  const results: (boolean | Error)[] = [];
+  for (const webhook of webhooks) {
+    const alone = keepOnce(options, [webhook], deadline).catch((cause) => [refusalOf(cause)]);
+    results.push((await alone)[0] as boolean | Error);
+  }
+  return results;
+}
+
+/** What the server complained of was rolled back; the provider delivers it again. */
+function refusalOf(error: unknown): Error {
+  if (mysqlErrno(error) === undefined) return error as Error;
+  return new Refusal('OVERLOADED', 'The payment is being changed', { cause: error });
 }
 
 async function keepOnce(
@@ -129,7 +139,8 @@ async function keepOnce(
   }
   for (let attempt = 1; ; attempt += 1) {
     try {
-      const taken = await batchTransaction(database, { deadline }, (connection) =>
+      const options = { deadline, attempts: lockWaitsMax };
+      const taken = await batchTransaction(database, options, (connection) =>
         keepAndApply(connection, [...first.values()]),
       );
       if (failpoints.on) await failpoints.hit('payment.after_webhook_commit', infoOf(taken.kept));
@@ -142,7 +153,9 @@ async function keepOnce(
         return !effects.has(event);
       });
     } catch (error) {
-      if (mysqlErrno(error) !== duplicateKeyErrno || attempt >= attemptsMax) throw error;
+      const errno = mysqlErrno(error);
+      const isLost = errno === duplicateKeyErrno || errno === deadlockErrno;
+      if (!isLost || attempt >= attemptsMax) throw error;
     }
   }
 }

@@ -1,9 +1,15 @@
 import type { Gauge } from 'prom-client';
-import { OrderServiceDefinition, PaymentRecord } from '../../gen/sluice/order/v1/order_service.ts';
+import {
+  OrderServiceDefinition,
+  PaymentRecord,
+  type RecordPaymentResult,
+} from '../../gen/sluice/order/v1/order_service.ts';
 import type { Money } from '../../gen/sluice/stock/v1/money.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { createGrpcClient } from '../runtime/grpc-client.ts';
+import { encodeWhole } from '../runtime/grpc-messages.ts';
 import type { Log } from '../runtime/log.ts';
+import { fromRefusalMessage } from '../runtime/refusal-status.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import type { Payment } from './payment.ts';
 
@@ -22,16 +28,23 @@ export interface RefundProgress {
   readonly restock: boolean;
 }
 
+/** What order answered to a payment. */
+export type OrderAnswer = 'RECORDED' | 'ORDER_CLOSED';
+
 /** The payment service's way to the order service. */
 export interface OrderGateway {
   /** @throws Refusal NOT_FOUND, ILLEGAL_TRANSITION (not to be paid any more), DEPENDENCY_DOWN, OUTCOME_UNKNOWN */
   beginPayment(orderId: bigint, userId: bigint, deadline: Deadline): Promise<Due>;
   /**
-   * Whether the payment pays its order. An order that does not exist, or whose total is another, is not paid by it.
+   * Whether each payment pays its order, in their order; a Refusal where that is not known. An order that does not exist,
+   * or whose total is another, is not paid. At most 500 payments.
    *
-   * @throws Refusal if that is not known
+   * @throws Refusal if nothing is known of any of them
    */
-  recordPayment(payment: Payment, deadline: Deadline): Promise<'RECORDED' | 'ORDER_CLOSED'>;
+  recordPayments(
+    payments: readonly Payment[],
+    deadline: Deadline,
+  ): Promise<readonly (OrderAnswer | Refusal)[]>;
   /** @throws Refusal; telling again does no harm */
   recordRefund(progress: RefundProgress, deadline: Deadline): Promise<void>;
   /** Whether a connection is up. */
@@ -41,7 +54,7 @@ export interface OrderGateway {
 
 const callTable = {
   beginPayment: { deadlineMs: 2_000, retry: true, breaker: 'order.begin' },
-  recordPayment: { deadlineMs: 5_000, retry: true, breaker: 'order.record' },
+  batchRecordPayments: { deadlineMs: 5_000, retry: true, breaker: 'order.record' },
   recordRefund: { deadlineMs: 5_000, retry: true, breaker: 'order.refund' },
 } as const;
 
@@ -50,7 +63,8 @@ export function connectOrder(options: {
   readonly log: Log;
   readonly breakerState: Gauge<'name'>;
 }): OrderGateway {
-  const order = createGrpcClient(OrderServiceDefinition, { ...options, callTable });
+  const definition = encodeWhole(OrderServiceDefinition, ['batchRecordPayments']);
+  const order = createGrpcClient(definition, { ...options, callTable });
   return {
     async beginPayment(orderId, userId, deadline) {
       const { order: begun } = await order.client.beginPayment({ orderId, userId }, { deadline });
@@ -59,15 +73,12 @@ export function connectOrder(options: {
       }
       return { total: begun.total, expireTime: begun.expireTime };
     },
-    async recordPayment({ orderId, paymentId, amount }, deadline) {
-      try {
-        const request = { orderId, paymentId, amount };
-        const { record } = await order.client.recordPayment(request, { deadline });
-        return recordOf(record);
-      } catch (error) {
-        if (isNeverRecorded(error)) return 'ORDER_CLOSED';
-        throw error;
-      }
+    async recordPayments(payments, deadline) {
+      const requests = payments.map(({ orderId, paymentId, amount }) => ({
+        ...{ orderId, paymentId, amount },
+      }));
+      const { results } = await order.client.batchRecordPayments({ requests }, { deadline });
+      return results.map(answerOf);
     },
     async recordRefund(progress, deadline) {
       await order.client.recordRefund(progress, { deadline });
@@ -77,16 +88,19 @@ export function connectOrder(options: {
   };
 }
 
-/** A number that we do not know decides nothing. */
-function recordOf(record: PaymentRecord): 'RECORDED' | 'ORDER_CLOSED' {
+/** An outcome or a number that we do not know decides nothing. */
+function answerOf({ outcome }: RecordPaymentResult): OrderAnswer | Refusal {
+  if (outcome?.$case === 'refusal') {
+    const refusal = fromRefusalMessage(outcome.value);
+    return isNeverRecorded(refusal) ? 'ORDER_CLOSED' : refusal;
+  }
+  const record = outcome?.value.record;
   if (record === PaymentRecord.PAYMENT_RECORD_RECORDED) return 'RECORDED';
   if (record === PaymentRecord.PAYMENT_RECORD_ORDER_CLOSED) return 'ORDER_CLOSED';
-  throw new Refusal('OUTCOME_UNKNOWN', `order answered ${record} to a payment`);
+  return new Refusal('OUTCOME_UNKNOWN', `order answered ${record} to a payment`);
 }
 
-function isNeverRecorded(error: unknown): boolean {
-  if (!(error instanceof Refusal)) return false;
-  if (error.reason === 'NOT_FOUND') return true;
-  const aboutAmount = error.violations.some(({ field }) => field.startsWith('amount'));
-  return error.reason === 'INVALID_REQUEST' && aboutAmount;
+function isNeverRecorded({ reason, violations }: Refusal): boolean {
+  const aboutAmount = violations.some(({ field }) => field.startsWith('amount'));
+  return reason === 'NOT_FOUND' || (reason === 'INVALID_REQUEST' && aboutAmount);
 }

@@ -5,6 +5,7 @@ import {
   type Pool,
   type PoolConnection,
   query as queryPool,
+  type TransactionOptions,
   transaction as transactionOnPool,
 } from '../runtime/mysql.ts';
 
@@ -74,8 +75,8 @@ export function transaction<Result>(
 /** One transaction of a batch, past those who wait for their turn. @throws as `transaction` of the runtime */
 export function batchTransaction<Result>(
   { pool }: PaymentDatabase,
-  { deadline }: { readonly deadline: Deadline },
+  options: TransactionOptions,
   work: (connection: PoolConnection) => Promise<Result>,
 ): Promise<Result> {
-  return transactionOnPool(pool, { deadline }, work);
+  return transactionOnPool(pool, options, work);
 }

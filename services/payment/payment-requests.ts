@@ -1,4 +1,5 @@
 import type {
+  BatchHandleWebhooksRequest,
   CreatePaymentRequest,
   HandleWebhookRequest,
   RefundPaymentRequest,
@@ -12,6 +13,9 @@ import type { RefundWish } from './refund.ts';
 const idMax = 2n ** 63n - 1n;
 const bodyBytesMax = 256 * 1024;
 const headersMax = 100;
+/** Webhooks in one call at most, and bytes in their bodies: half of the largest message, as headers need room, too. */
+const webhooksMax = 100;
+const webhookBytesMax = 1024 * 1024;
 const reasonCharactersMax = 200;
 const requestIdPattern = /^[\x20-\x7e]{1,128}$/;
 
@@ -64,6 +68,19 @@ export function rawWebhookOf({ provider, body, headers }: HandleWebhookRequest):
   }
   require(violations);
   return { provider, body, headers };
+}
+
+/** Checks the size of a batch of webhooks; each of them is checked by itself. */
+export function requireBatch({ requests }: BatchHandleWebhooksRequest): void {
+  const bytes = requests.reduce((sum, { body }) => sum + body.length, 0);
+  const violations: FieldViolation[] = [];
+  if (requests.length === 0 || requests.length > webhooksMax) {
+    violations.push(fault('requests', `Send 1 to ${webhooksMax}, not ${requests.length}.`));
+  }
+  if (bytes > webhookBytesMax) {
+    violations.push(fault('requests', `Send ${webhookBytesMax} bytes in their bodies at most.`));
+  }
+  require(violations);
 }
 
 function idFaults(field: string, id: bigint): FieldViolation[] {

@@ -1,6 +1,8 @@
 import type { Payment as PaymentMessage } from '../../gen/sluice/payment/v1/payment.ts';
 import {
   CloseResult,
+  type HandleWebhookRequest,
+  type HandleWebhookResult,
   PaymentServiceDefinition,
   type PaymentServiceImplementation,
 } from '../../gen/sluice/payment/v1/payment_service.ts';
@@ -8,6 +10,8 @@ import type { Deadline } from '../runtime/deadline.ts';
 import type { DeadlineContext } from '../runtime/grpc-deadline.ts';
 import { encodeWhole } from '../runtime/grpc-messages.ts';
 import { type ServerService, service } from '../runtime/grpc-server.ts';
+import type { Log } from '../runtime/log.ts';
+import { toRefusalMessage } from '../runtime/refusal-status.ts';
 import { Refusal, type RefusalReason, refusalTable } from '../runtime/refusals.ts';
 import type { ClosePayment } from './close-payment.ts';
 import type { CreatePayment } from './create-payment.ts';
@@ -20,6 +24,7 @@ import {
   attemptOf,
   rawWebhookOf,
   refundWishOf,
+  requireBatch,
   requireName,
   requireOrderId,
 } from './payment-requests.ts';
@@ -34,6 +39,7 @@ export interface PaymentServerOptions {
   readonly refunds: RefundUseCases;
   readonly webhooks: Pick<HandleWebhook, 'handle'>;
   readonly metrics: Pick<PaymentMetrics, 'created'>;
+  readonly log: Log;
 }
 
 /** Turns calls into use cases: checks what came in, and answers what came of it. */
@@ -89,9 +95,32 @@ export function createPaymentService(options: PaymentServerOptions): ServerServi
     async handleWebhook(request, { deadline }) {
       return { duplicate: await webhooks.handle(rawWebhookOf(request), deadline) };
     },
+
+    async batchHandleWebhooks(request, { deadline }) {
+      requireBatch(request);
+      const results = request.requests.map((webhook) => handleOne(options, webhook, deadline));
+      return { results: await Promise.all(results) };
+    },
   };
-  const definition = encodeWhole(PaymentServiceDefinition, ['handleWebhook']);
+  const whole = ['handleWebhook', 'batchHandleWebhooks'];
+  const definition = encodeWhole(PaymentServiceDefinition, whole);
   return service(definition, implementation, { adminOnly: ['refundPayment'] });
+}
+
+/** One webhook of a batch, which carries a refusal as an answer. What else went wrong may have struck after the commit. */
+async function handleOne(
+  { webhooks, log }: Pick<PaymentServerOptions, 'webhooks' | 'log'>,
+  request: HandleWebhookRequest,
+  deadline: Deadline,
+): Promise<HandleWebhookResult> {
+  try {
+    const duplicate = await webhooks.handle(rawWebhookOf(request), deadline);
+    return { outcome: { $case: 'handled', value: { duplicate } } };
+  } catch (error) {
+    const refusal = error instanceof Refusal ? error : new Refusal('OUTCOME_UNKNOWN');
+    if (refusal !== error) log.error({ err: error }, 'taking in a webhook failed unexpectedly');
+    return { outcome: { $case: 'refusal', value: toRefusalMessage(refusal) } };
+  }
 }
 
 async function messagesOf(

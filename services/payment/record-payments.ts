@@ -6,16 +6,14 @@ import { failpoints } from '../runtime/failpoints.ts';
 import type { Log } from '../runtime/log.ts';
 import { type Loop, startLoop } from '../runtime/loop.ts';
 import type { PoolConnection } from '../runtime/mysql.ts';
+import { Refusal } from '../runtime/refusals.ts';
 import { claimPayments } from './claims.ts';
-import type { OrderGateway } from './order-gateway.ts';
+import type { OrderAnswer, OrderGateway } from './order-gateway.ts';
 import type { Payment } from './payment.ts';
 import { batchTransaction, type PaymentDatabase } from './payment-database.ts';
 import type { PaymentMetrics } from './payment-metrics.ts';
 import { lockPayments } from './payment-store.ts';
 import { insertRefunds, surplusRefund } from './refund-store.ts';
-
-/** What order answered to a payment. */
-export type OrderAnswer = 'RECORDED' | 'ORDER_CLOSED';
 
 /** Tells order of payments that are AWAITING, until it has answered. */
 export interface RecordPayments {
@@ -28,18 +26,23 @@ export interface RecordPayments {
 
 export interface RecordPaymentsOptions {
   readonly database: PaymentDatabase;
-  readonly order: Pick<OrderGateway, 'recordPayment'>;
+  readonly order: Pick<OrderGateway, 'recordPayments'>;
   readonly wakeRefunds: () => void;
   readonly metrics: Pick<PaymentMetrics, 'hops'>;
   readonly log: Log;
 }
 
-const callsInFlightMax = 64;
+/** Payments in one call: order changes as many in one transaction. */
+const paymentsMax = 200;
+/** Two keep order busy while an answer travels, and two transactions store what came; more would make batches smaller. */
+const inFlightMax = 2;
 /** About five seconds of the busiest hour; what does not fit is told by the loop. */
 const queueDepthMax = 5_000;
 const tellDeadlineMs = 8_000;
 /** Answers stored in one transaction. */
 const answersMax = 200;
+/** A deadlock or lock wait of a batch runs it once more at most; then each answer goes alone. */
+const attemptsMax = 2;
 const intervalMs = 1_000;
 /** Order is one of ours, so it is asked often: a paid order must not wait five minutes for its state. */
 const backoff = { firstMs: 1_000, maxMs: 30_000 };
@@ -54,14 +57,14 @@ interface Answer {
 
 export function createRecordPayments(options: RecordPaymentsOptions): RecordPayments {
   const { order, metrics, log } = options;
-  const hops = { queueDepthMax, metrics: metrics.hops };
+  const hops = { inFlightMax, queueDepthMax, metrics: metrics.hops };
   const calls = new Batcher<Payment, OrderAnswer>({
-    ...{ ...hops, name: 'payment_to_order', entriesMax: 1, inFlightMax: callsInFlightMax },
-    run: async ([payment], { deadline }) => [await ask(order, payment as Payment, deadline)],
+    ...{ ...hops, name: 'payment_to_order', entriesMax: paymentsMax },
+    run: (payments, { deadline }) => ask(order, payments, deadline),
   });
   const answers = new Batcher<Answer, OrderAnswer>({
-    ...{ ...hops, name: 'records_to_mysql', entriesMax: answersMax, inFlightMax: 2 },
-    run: (batch, { deadline }) => store(options, batch, deadline),
+    ...{ ...hops, name: 'records_to_mysql', entriesMax: answersMax },
+    run: (batch, { deadline }) => storeEach(options, batch, deadline),
   });
   // The loop may claim a payment that still waits here; it is not told twice at once.
   const underWay = new Map<bigint, Promise<OrderAnswer>>();
@@ -129,14 +132,35 @@ export function startRecordPayments({
 
 async function ask(
   order: RecordPaymentsOptions['order'],
-  payment: Payment,
+  payments: readonly Payment[],
   deadline: Deadline,
-): Promise<OrderAnswer> {
-  const { paymentId } = payment;
-  if (failpoints.on) await failpoints.hit('payment.before_record', { paymentId });
-  const record = await order.recordPayment(payment, deadline);
-  if (failpoints.on) await failpoints.hit('payment.after_record', { paymentId, record });
-  return record;
+): Promise<readonly (OrderAnswer | Refusal)[]> {
+  const paymentIds = payments.map(({ paymentId }) => paymentId);
+  if (failpoints.on) await failpoints.hit('payment.before_record', { paymentIds });
+  const records = await order.recordPayments(payments, deadline);
+  if (failpoints.on) await failpoints.hit('payment.after_record', { paymentIds, records });
+  return records;
+}
+
+/** Answers in one transaction; if one of them makes it fail, each alone, so that the others are stored. */
+async function storeEach(
+  options: RecordPaymentsOptions,
+  answers: readonly Answer[],
+  deadline: Deadline,
+): Promise<(OrderAnswer | Error)[]> {
+  try {
+    return await store(options, answers, deadline);
+  } catch (error) {
+    const ours = error instanceof Refusal;
+    if (ours || answers.length === 1) throw error;
+    options.log.warn({ err: error }, 'a batch of answers was not stored; each is tried alone');
+  }
+  const results: (OrderAnswer | Error)[] = [];
+  for (const answer of answers) {
+    const [result] = await store(options, [answer], deadline).catch((cause) => [cause]);
+    results.push(result);
+  }
+  return results;
 }
 
 /** Stores what order answered; a payment that pays nothing is noted down to be refunded, once. */
@@ -149,7 +173,8 @@ async function store(
     answers.filter(({ record }) => record === wanted).map(({ payment }) => payment.paymentId);
   const [recorded, closed] = [idsOf('RECORDED'), idsOf('ORDER_CLOSED')];
   const info = { recorded, closed };
-  const surplus = await batchTransaction(database, { deadline }, async (connection) => {
+  const attempts = attemptsMax;
+  const surplus = await batchTransaction(database, { deadline, attempts }, async (connection) => {
     await setSettlement(connection, recorded, PaymentSettlement.PAYMENT_SETTLEMENT_RECORDED);
     const found = await refundSurplus(connection, closed);
     if (failpoints.on) await failpoints.hit('payment.before_settle_commit', info);

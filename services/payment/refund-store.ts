@@ -75,22 +75,28 @@ export function surplusRefund({ paymentId, captured, amount }: Payment, reason: 
   return { paymentId, requestId, amount: back, whole: true, reason, restock: false };
 }
 
-/** Stores the new state of a refund that the transaction has locked, and when it wants attention again. */
-export async function writeRefund(
+/** When a refund wants attention again. */
+export type NextTime = 'now' | 'never' | 'unchanged';
+
+/** Stores the new states of refunds that the transaction has locked, each once, and when they want attention again. */
+export async function writeRefunds(
   connection: PoolConnection,
-  refund: Refund,
-  nextTime: 'now' | 'never' | 'unchanged',
+  written: readonly { readonly refund: Refund; readonly nextTime: NextTime }[],
 ): Promise<void> {
-  const next = { now: 'NOW(3)', never: 'NULL', unchanged: 'next_time' }[nextTime];
+  if (written.length === 0) return;
+  const row = `SELECT ? AS refund_id, ? AS status, ? AS reference, ? AS failure, ? AS told, ? AS is_now, ? AS is_never`;
+  const values = written.flatMap(({ refund, nextTime }) => [
+    ...[refund.refundId, refund.status],
+    refund.reference === undefined ? null : Buffer.from(refund.reference, 'utf8'),
+    [...refund.failure].slice(0, failureCharactersMax).join(''),
+    ...[refund.told, nextTime === 'now' ? 1 : 0, nextTime === 'never' ? 1 : 0],
+  ]);
   await connection.query(
-    `UPDATE refunds SET status = ?, provider_reference = ?, failure = ?, told = ?, update_time = NOW(3),
-       attempts = IF(?, 0, attempts), next_time = ${next} WHERE refund_id = ?`,
-    [
-      refund.status,
-      refund.reference === undefined ? null : Buffer.from(refund.reference, 'utf8'),
-      [...refund.failure].slice(0, failureCharactersMax).join(''),
-      ...[refund.told, nextTime === 'now', refund.refundId],
-    ],
+    `UPDATE refunds r JOIN (${written.map(() => row).join(' UNION ALL ')}) n ON n.refund_id = r.refund_id
+     SET r.status = n.status, r.provider_reference = n.reference, r.failure = n.failure, r.told = n.told,
+       r.attempts = IF(n.is_now, 0, r.attempts), r.update_time = NOW(3),
+       r.next_time = CASE WHEN n.is_now THEN NOW(3) WHEN n.is_never THEN NULL ELSE r.next_time END`,
+    values,
   );
 }
 

@@ -53,6 +53,7 @@ export function fakeOrderService(peers: Peers): ServerService {
       }
     },
     recordPayment: later,
+    batchRecordPayments: later,
     recordRefund: later,
     resolveOrders: later,
     beginPayment: later,

@@ -4,8 +4,13 @@ import {
   type Refund,
   RefundStatus,
 } from '../../gen/sluice/payment/v1/payment.ts';
-import { PaymentServiceDefinition } from '../../gen/sluice/payment/v1/payment_service.ts';
+import {
+  type HandleWebhookRequest,
+  type HandleWebhookResult,
+  PaymentServiceDefinition,
+} from '../../gen/sluice/payment/v1/payment_service.ts';
 import { type ServerService, service } from '../../services/runtime/grpc-server.ts';
+import { toRefusalMessage } from '../../services/runtime/refusal-status.ts';
 import { Refusal } from '../../services/runtime/refusals.ts';
 
 const time = new Date('2027-01-02T03:04:05.678Z');
@@ -44,6 +49,8 @@ export const payment: Payment = {
 /** What the fake needs of the peers: where it notes what it was asked, and is told to refuse. */
 interface Notes {
   note(method: string, request: unknown): void;
+  readonly webhookBatches: number[];
+  readonly hold: Promise<void> | undefined;
 }
 
 /** Payment over real gRPC, which remembers what it was asked; a webhook with the body `again` is a duplicate. */
@@ -73,13 +80,28 @@ export function fakePaymentService(peers: Notes): ServerService {
         peers.note('refundPayment', request);
         return { refund };
       },
-      async handleWebhook(request) {
-        peers.note('handleWebhook', request);
-        return { duplicate: Buffer.from(request.body).toString() === 'again' };
+      async batchHandleWebhooks({ requests }) {
+        peers.webhookBatches.push(requests.length);
+        await peers.hold;
+        return { results: requests.map((request) => handled(peers, request)) };
       },
+      handleWebhook: notUsed,
       closePayment: notUsed,
       refundOrder: notUsed,
     },
     { adminOnly: ['refundPayment'] },
   );
+}
+
+/** One with the body `forged` is refused. */
+function handled(peers: Notes, request: HandleWebhookRequest): HandleWebhookResult {
+  const body = Buffer.from(request.body).toString();
+  try {
+    peers.note('handleWebhook', request);
+    if (body === 'forged') throw new Refusal('UNAUTHENTICATED', 'not genuine');
+    return { outcome: { $case: 'handled', value: { duplicate: body === 'again' } } };
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    return { outcome: { $case: 'refusal', value: toRefusalMessage(error) } };
+  }
 }

@@ -20,10 +20,12 @@ import { fakeStockAdminService, fakeStockService } from './fake-stock.ts';
 export class Peers {
   /** What every call is refused with, while it is set. */
   refusal: Refusal | undefined;
-  /** Awaited by BatchCreateOrders before it answers. */
+  /** Awaited by BatchCreateOrders and BatchHandleWebhooks before they answer. */
   hold: Promise<void> | undefined;
   /** How large the batches of orders were. */
   readonly batches: number[] = [];
+  /** How large the batches of webhooks were. */
+  readonly webhookBatches: number[] = [];
   /** Requests in the order they came, under the name of their method. */
   readonly asked: { method: string; request: unknown }[] = [];
   readonly orders = new Map<bigint, Order>();

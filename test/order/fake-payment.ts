@@ -52,6 +52,7 @@ export async function startFakePayment(port = 0): Promise<FakePayment> {
     listPayments: unimplemented,
     refundPayment: unimplemented,
     handleWebhook: unimplemented,
+    batchHandleWebhooks: unimplemented,
     ...implementation,
   } as PaymentServiceImplementation<DeadlineContext>;
   const server = await startGrpcServer({

@@ -27,6 +27,7 @@ const callTable = {
   resolveOrders: policy,
   beginPayment: policy,
   recordPayment: policy,
+  batchRecordPayments: policy,
   recordRefund: policy,
 } as const;
 

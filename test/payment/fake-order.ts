@@ -3,11 +3,14 @@ import {
   OrderServiceDefinition,
   type OrderServiceImplementation,
   PaymentRecord,
+  type RecordPaymentRequest,
+  type RecordPaymentResult,
   type RecordRefundRequest,
 } from '../../gen/sluice/order/v1/order_service.ts';
 import type { DeadlineContext } from '../../services/runtime/grpc-deadline.ts';
 import { service, startGrpcServer } from '../../services/runtime/grpc-server.ts';
 import { createLog } from '../../services/runtime/log.ts';
+import { toRefusalMessage } from '../../services/runtime/refusal-status.ts';
 import { invalidRequest, Refusal } from '../../services/runtime/refusals.ts';
 
 /** An order as the fake keeps it. */
@@ -23,8 +26,10 @@ export interface FakeOrderRow {
 export interface FakeOrder {
   readonly address: string;
   readonly orders: Map<bigint, FakeOrderRow>;
-  /** Every RecordPayment that was decided, in order. */
+  /** Every payment that was decided, in order. */
   readonly recorded: { orderId: bigint; paymentId: bigint; answer: PaymentRecord }[];
+  /** How large the batches of payments were. */
+  readonly batches: number[];
   /** Every RecordRefund that arrived, in order. */
   readonly refunded: RecordRefundRequest[];
   /** Adds a PENDING order of 1,000 EUR cents. */
@@ -45,6 +50,7 @@ export async function startFakeOrder(): Promise<FakeOrder> {
     address: '',
     orders,
     recorded: [],
+    batches: [],
     refunded: [],
     add(userId = 7n) {
       lastId += 1n;
@@ -65,6 +71,28 @@ export async function startFakeOrder(): Promise<FakeOrder> {
     if (row === undefined) throw new Refusal('NOT_FOUND', 'There is no such order');
     return row;
   };
+  /** One payment of a batch; what it throws refuses this one alone. */
+  const recordOne = async (request: RecordPaymentRequest): Promise<RecordPaymentResult> => {
+    const { orderId, paymentId, amount } = request;
+    try {
+      await fake.before('recordPayment', orderId);
+      const row = rowOf(orderId);
+      if (amount?.minorUnits !== row.total.minorUnits) {
+        throw invalidRequest([{ field: 'amount', description: 'is not the total' }]);
+      }
+      if (row.status === pending) Object.assign(row, { status: paid, paymentId });
+      const record =
+        row.paymentId === paymentId
+          ? PaymentRecord.PAYMENT_RECORD_RECORDED
+          : PaymentRecord.PAYMENT_RECORD_ORDER_CLOSED;
+      fake.recorded.push({ orderId, paymentId, answer: record });
+      await fake.after('recordPayment', orderId);
+      return { outcome: { $case: 'recorded', value: { record } } };
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      return { outcome: { $case: 'refusal', value: toRefusalMessage(error) } };
+    }
+  };
   const implementation: Partial<OrderServiceImplementation<DeadlineContext>> = {
     async beginPayment({ orderId, userId }) {
       await fake.before('beginPayment', orderId);
@@ -75,20 +103,9 @@ export async function startFakeOrder(): Promise<FakeOrder> {
       const expireTime = new Date(Date.now() + 900_000);
       return { order: Order.fromPartial({ ...row, expireTime }), timeLeftMs: 900_000n };
     },
-    async recordPayment({ orderId, paymentId, amount }) {
-      await fake.before('recordPayment', orderId);
-      const row = rowOf(orderId);
-      if (amount?.minorUnits !== row.total.minorUnits) {
-        throw invalidRequest([{ field: 'amount', description: 'is not the total' }]);
-      }
-      if (row.status === pending) Object.assign(row, { status: paid, paymentId });
-      const answer =
-        row.paymentId === paymentId
-          ? PaymentRecord.PAYMENT_RECORD_RECORDED
-          : PaymentRecord.PAYMENT_RECORD_ORDER_CLOSED;
-      fake.recorded.push({ orderId, paymentId, answer });
-      await fake.after('recordPayment', orderId);
-      return { record: answer };
+    async batchRecordPayments({ requests }) {
+      fake.batches.push(requests.length);
+      return { results: await Promise.all(requests.map(recordOne)) };
     },
     async recordRefund(request) {
       await fake.before('recordRefund', request.orderId);

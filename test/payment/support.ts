@@ -26,6 +26,7 @@ const callTable = {
   refundPayment: policy,
   refundOrder: policy,
   handleWebhook: policy,
+  batchHandleWebhooks: policy,
 } as const;
 
 /** A payment database of a test file's own, a fake order, the far end of a provider, and processes between them. */

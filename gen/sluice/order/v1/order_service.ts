@@ -288,6 +288,31 @@ export interface RecordPaymentResponse {
   record: PaymentRecord;
 }
 
+/** Payments that succeeded. */
+export interface BatchRecordPaymentsRequest {
+  /** 1 to 500 payments. */
+  requests: RecordPaymentRequest[];
+}
+
+/** The answers to a batch of payments. */
+export interface BatchRecordPaymentsResponse {
+  /** One result per payment, in the request's order. */
+  results: RecordPaymentResult[];
+}
+
+/** The answer to one payment of a batch. */
+export interface RecordPaymentResult {
+  /** Exactly one is set. */
+  outcome:
+    | //
+    /** The order has answered. */
+    { $case: "recorded"; value: RecordPaymentResponse }
+    | //
+    /** It was refused, or its outcome is unknown; the reason says which. */
+    { $case: "refusal"; value: Refusal }
+    | undefined;
+}
+
 /** Progress of a refund. */
 export interface RecordRefundRequest {
   /** The order. */
@@ -2048,6 +2073,249 @@ export const RecordPaymentResponse: MessageFns<RecordPaymentResponse> = {
   },
 };
 
+function createBaseBatchRecordPaymentsRequest(): BatchRecordPaymentsRequest {
+  return { requests: [] };
+}
+
+export const BatchRecordPaymentsRequest: MessageFns<BatchRecordPaymentsRequest> = {
+  encode(message: BatchRecordPaymentsRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.requests) {
+      RecordPaymentRequest.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BatchRecordPaymentsRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBatchRecordPaymentsRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.requests.push(RecordPaymentRequest.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BatchRecordPaymentsRequest {
+    return {
+      requests: globalThis.Array.isArray(object?.requests)
+        ? object.requests.map((e: any) => RecordPaymentRequest.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: BatchRecordPaymentsRequest): unknown {
+    const obj: any = {};
+    if (message.requests?.length) {
+      obj.requests = message.requests.map((e) => RecordPaymentRequest.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<BatchRecordPaymentsRequest>): BatchRecordPaymentsRequest {
+    return BatchRecordPaymentsRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BatchRecordPaymentsRequest>): BatchRecordPaymentsRequest {
+    const message = createBaseBatchRecordPaymentsRequest();
+    message.requests = object.requests?.map((e) => RecordPaymentRequest.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseBatchRecordPaymentsResponse(): BatchRecordPaymentsResponse {
+  return { results: [] };
+}
+
+export const BatchRecordPaymentsResponse: MessageFns<BatchRecordPaymentsResponse> = {
+  encode(message: BatchRecordPaymentsResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.results) {
+      RecordPaymentResult.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BatchRecordPaymentsResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBatchRecordPaymentsResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.results.push(RecordPaymentResult.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BatchRecordPaymentsResponse {
+    return {
+      results: globalThis.Array.isArray(object?.results)
+        ? object.results.map((e: any) => RecordPaymentResult.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: BatchRecordPaymentsResponse): unknown {
+    const obj: any = {};
+    if (message.results?.length) {
+      obj.results = message.results.map((e) => RecordPaymentResult.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<BatchRecordPaymentsResponse>): BatchRecordPaymentsResponse {
+    return BatchRecordPaymentsResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BatchRecordPaymentsResponse>): BatchRecordPaymentsResponse {
+    const message = createBaseBatchRecordPaymentsResponse();
+    message.results = object.results?.map((e) => RecordPaymentResult.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseRecordPaymentResult(): RecordPaymentResult {
+  return { outcome: undefined };
+}
+
+export const RecordPaymentResult: MessageFns<RecordPaymentResult> = {
+  encode(message: RecordPaymentResult, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.outcome?.$case) {
+      case "recorded":
+        RecordPaymentResponse.encode(message.outcome.value, writer.uint32(10).fork()).join();
+        break;
+      case "refusal":
+        Refusal.encode(message.outcome.value, writer.uint32(18).fork()).join();
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): RecordPaymentResult {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseRecordPaymentResult();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.outcome = { $case: "recorded", value: RecordPaymentResponse.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.outcome = { $case: "refusal", value: Refusal.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): RecordPaymentResult {
+    return {
+      outcome: isSet(object.recorded)
+        ? { $case: "recorded", value: RecordPaymentResponse.fromJSON(object.recorded) }
+        : isSet(object.refusal)
+        ? { $case: "refusal", value: Refusal.fromJSON(object.refusal) }
+        : undefined,
+    };
+  },
+
+  toJSON(message: RecordPaymentResult): unknown {
+    const obj: any = {};
+    if (message.outcome?.$case === "recorded") {
+      obj.recorded = RecordPaymentResponse.toJSON(message.outcome.value);
+    } else if (message.outcome?.$case === "refusal") {
+      obj.refusal = Refusal.toJSON(message.outcome.value);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<RecordPaymentResult>): RecordPaymentResult {
+    return RecordPaymentResult.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<RecordPaymentResult>): RecordPaymentResult {
+    const message = createBaseRecordPaymentResult();
+    switch (object.outcome?.$case) {
+      case "recorded": {
+        if (object.outcome?.value !== undefined && object.outcome?.value !== null) {
+          message.outcome = { $case: "recorded", value: RecordPaymentResponse.fromPartial(object.outcome.value) };
+        }
+        break;
+      }
+      case "refusal": {
+        if (object.outcome?.value !== undefined && object.outcome?.value !== null) {
+          message.outcome = { $case: "refusal", value: Refusal.fromPartial(object.outcome.value) };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
 function createBaseRecordRefundRequest(): RecordRefundRequest {
   return { orderId: 0n, paymentId: 0n, refundedTotal: undefined, done: false, restock: false };
 }
@@ -2533,6 +2801,18 @@ export const OrderServiceDefinition = {
       responseStream: false,
       options: { idempotencyLevel: "IDEMPOTENT" },
     },
+    /**
+     * Tells that up to 500 payments succeeded; one entry's refusal does not touch the others. Called by
+     * payment, each entry repeated until it is answered.
+     */
+    batchRecordPayments: {
+      name: "BatchRecordPayments",
+      requestType: BatchRecordPaymentsRequest as typeof BatchRecordPaymentsRequest,
+      requestStream: false,
+      responseType: BatchRecordPaymentsResponse as typeof BatchRecordPaymentsResponse,
+      responseStream: false,
+      options: { idempotencyLevel: "IDEMPOTENT" },
+    },
     /** Tells the progress of a refund. Called by payment, repeated until it is answered. */
     recordRefund: {
       name: "RecordRefund",
@@ -2607,6 +2887,14 @@ export interface OrderServiceImplementation<CallContextExt = {}> {
     request: RecordPaymentRequest,
     context: CallContext & CallContextExt,
   ): Promise<DeepPartial<RecordPaymentResponse>>;
+  /**
+   * Tells that up to 500 payments succeeded; one entry's refusal does not touch the others. Called by
+   * payment, each entry repeated until it is answered.
+   */
+  batchRecordPayments(
+    request: BatchRecordPaymentsRequest,
+    context: CallContext & CallContextExt,
+  ): Promise<DeepPartial<BatchRecordPaymentsResponse>>;
   /** Tells the progress of a refund. Called by payment, repeated until it is answered. */
   recordRefund(
     request: RecordRefundRequest,
@@ -2672,6 +2960,14 @@ export interface OrderServiceClient<CallOptionsExt = {}> {
     request: DeepPartial<RecordPaymentRequest>,
     options?: CallOptions & CallOptionsExt,
   ): Promise<RecordPaymentResponse>;
+  /**
+   * Tells that up to 500 payments succeeded; one entry's refusal does not touch the others. Called by
+   * payment, each entry repeated until it is answered.
+   */
+  batchRecordPayments(
+    request: DeepPartial<BatchRecordPaymentsRequest>,
+    options?: CallOptions & CallOptionsExt,
+  ): Promise<BatchRecordPaymentsResponse>;
   /** Tells the progress of a refund. Called by payment, repeated until it is answered. */
   recordRefund(
     request: DeepPartial<RecordRefundRequest>,

@@ -8,6 +8,7 @@
 import { BinaryReader, BinaryWriter } from "@bufbuild/protobuf/wire";
 import type { CallContext, CallOptions } from "nice-grpc-common";
 import { Money } from "../../stock/v1/money.ts";
+import { Refusal } from "../../stock/v1/refusal.ts";
 import { Payment, Refund } from "./payment.ts";
 
 export const protobufPackage = "sluice.payment.v1";
@@ -175,6 +176,31 @@ export interface HandleWebhookRequest_HeadersEntry {
 export interface HandleWebhookResponse {
   /** Whether this event id had been taken in before. */
   duplicate: boolean;
+}
+
+/** Webhooks as they came. */
+export interface BatchHandleWebhooksRequest {
+  /** 1 to 100 webhooks, whose bodies have 1 MiB in all at most. */
+  requests: HandleWebhookRequest[];
+}
+
+/** The answers to a batch of webhooks. */
+export interface BatchHandleWebhooksResponse {
+  /** One result per webhook, in the request's order. */
+  results: HandleWebhookResult[];
+}
+
+/** The answer to one webhook of a batch. */
+export interface HandleWebhookResult {
+  /** Exactly one is set. */
+  outcome:
+    | //
+    /** It is stored. */
+    { $case: "handled"; value: HandleWebhookResponse }
+    | //
+    /** It was refused, or its outcome is unknown; the provider delivers it again. */
+    { $case: "refusal"; value: Refusal }
+    | undefined;
 }
 
 function createBaseCreatePaymentRequest(): CreatePaymentRequest {
@@ -1459,6 +1485,249 @@ export const HandleWebhookResponse: MessageFns<HandleWebhookResponse> = {
   },
 };
 
+function createBaseBatchHandleWebhooksRequest(): BatchHandleWebhooksRequest {
+  return { requests: [] };
+}
+
+export const BatchHandleWebhooksRequest: MessageFns<BatchHandleWebhooksRequest> = {
+  encode(message: BatchHandleWebhooksRequest, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.requests) {
+      HandleWebhookRequest.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BatchHandleWebhooksRequest {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBatchHandleWebhooksRequest();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.requests.push(HandleWebhookRequest.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BatchHandleWebhooksRequest {
+    return {
+      requests: globalThis.Array.isArray(object?.requests)
+        ? object.requests.map((e: any) => HandleWebhookRequest.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: BatchHandleWebhooksRequest): unknown {
+    const obj: any = {};
+    if (message.requests?.length) {
+      obj.requests = message.requests.map((e) => HandleWebhookRequest.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<BatchHandleWebhooksRequest>): BatchHandleWebhooksRequest {
+    return BatchHandleWebhooksRequest.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BatchHandleWebhooksRequest>): BatchHandleWebhooksRequest {
+    const message = createBaseBatchHandleWebhooksRequest();
+    message.requests = object.requests?.map((e) => HandleWebhookRequest.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseBatchHandleWebhooksResponse(): BatchHandleWebhooksResponse {
+  return { results: [] };
+}
+
+export const BatchHandleWebhooksResponse: MessageFns<BatchHandleWebhooksResponse> = {
+  encode(message: BatchHandleWebhooksResponse, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    for (const v of message.results) {
+      HandleWebhookResult.encode(v!, writer.uint32(10).fork()).join();
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): BatchHandleWebhooksResponse {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseBatchHandleWebhooksResponse();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.results.push(HandleWebhookResult.decode(reader, reader.uint32()));
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): BatchHandleWebhooksResponse {
+    return {
+      results: globalThis.Array.isArray(object?.results)
+        ? object.results.map((e: any) => HandleWebhookResult.fromJSON(e))
+        : [],
+    };
+  },
+
+  toJSON(message: BatchHandleWebhooksResponse): unknown {
+    const obj: any = {};
+    if (message.results?.length) {
+      obj.results = message.results.map((e) => HandleWebhookResult.toJSON(e));
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<BatchHandleWebhooksResponse>): BatchHandleWebhooksResponse {
+    return BatchHandleWebhooksResponse.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<BatchHandleWebhooksResponse>): BatchHandleWebhooksResponse {
+    const message = createBaseBatchHandleWebhooksResponse();
+    message.results = object.results?.map((e) => HandleWebhookResult.fromPartial(e)) || [];
+    return message;
+  },
+};
+
+function createBaseHandleWebhookResult(): HandleWebhookResult {
+  return { outcome: undefined };
+}
+
+export const HandleWebhookResult: MessageFns<HandleWebhookResult> = {
+  encode(message: HandleWebhookResult, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    switch (message.outcome?.$case) {
+      case "handled":
+        HandleWebhookResponse.encode(message.outcome.value, writer.uint32(10).fork()).join();
+        break;
+      case "refusal":
+        Refusal.encode(message.outcome.value, writer.uint32(18).fork()).join();
+        break;
+    }
+    return writer;
+  },
+
+  decode(input: BinaryReader | Uint8Array, length?: number): HandleWebhookResult {
+    const reader = input instanceof BinaryReader ? input : new BinaryReader(input);
+    const previousRecursionDepth = (reader as any).__tsProtoDecodeDepth ?? 0;
+    if (previousRecursionDepth >= 100) {
+      throw new globalThis.Error("protobuf decode recursion limit exceeded");
+    }
+    (reader as any).__tsProtoDecodeDepth = previousRecursionDepth + 1;
+    try {
+      const end = length === undefined ? reader.len : reader.pos + length;
+      const message = createBaseHandleWebhookResult();
+      while (reader.pos < end) {
+        const tag = reader.uint32();
+        switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 10) {
+              break;
+            }
+
+            message.outcome = { $case: "handled", value: HandleWebhookResponse.decode(reader, reader.uint32()) };
+            continue;
+          }
+          case 2: {
+            if (tag !== 18) {
+              break;
+            }
+
+            message.outcome = { $case: "refusal", value: Refusal.decode(reader, reader.uint32()) };
+            continue;
+          }
+        }
+        if ((tag & 7) === 4 || tag === 0) {
+          break;
+        }
+        reader.skip(tag & 7);
+      }
+      return message;
+    } finally {
+      (reader as any).__tsProtoDecodeDepth = previousRecursionDepth;
+    }
+  },
+
+  fromJSON(object: any): HandleWebhookResult {
+    return {
+      outcome: isSet(object.handled)
+        ? { $case: "handled", value: HandleWebhookResponse.fromJSON(object.handled) }
+        : isSet(object.refusal)
+        ? { $case: "refusal", value: Refusal.fromJSON(object.refusal) }
+        : undefined,
+    };
+  },
+
+  toJSON(message: HandleWebhookResult): unknown {
+    const obj: any = {};
+    if (message.outcome?.$case === "handled") {
+      obj.handled = HandleWebhookResponse.toJSON(message.outcome.value);
+    } else if (message.outcome?.$case === "refusal") {
+      obj.refusal = Refusal.toJSON(message.outcome.value);
+    }
+    return obj;
+  },
+
+  create(base?: DeepPartial<HandleWebhookResult>): HandleWebhookResult {
+    return HandleWebhookResult.fromPartial(base ?? {});
+  },
+  fromPartial(object: DeepPartial<HandleWebhookResult>): HandleWebhookResult {
+    const message = createBaseHandleWebhookResult();
+    switch (object.outcome?.$case) {
+      case "handled": {
+        if (object.outcome?.value !== undefined && object.outcome?.value !== null) {
+          message.outcome = { $case: "handled", value: HandleWebhookResponse.fromPartial(object.outcome.value) };
+        }
+        break;
+      }
+      case "refusal": {
+        if (object.outcome?.value !== undefined && object.outcome?.value !== null) {
+          message.outcome = { $case: "refusal", value: Refusal.fromPartial(object.outcome.value) };
+        }
+        break;
+      }
+    }
+    return message;
+  },
+};
+
 /** Pays and refunds orders through a payment provider. */
 export type PaymentServiceDefinition = typeof PaymentServiceDefinition;
 export const PaymentServiceDefinition = {
@@ -1531,6 +1800,15 @@ export const PaymentServiceDefinition = {
       responseStream: false,
       options: { idempotencyLevel: "IDEMPOTENT" },
     },
+    /** Takes in up to 100 webhooks; one that is refused does not touch the others. */
+    batchHandleWebhooks: {
+      name: "BatchHandleWebhooks",
+      requestType: BatchHandleWebhooksRequest as typeof BatchHandleWebhooksRequest,
+      requestStream: false,
+      responseType: BatchHandleWebhooksResponse as typeof BatchHandleWebhooksResponse,
+      responseStream: false,
+      options: { idempotencyLevel: "IDEMPOTENT" },
+    },
   },
 } as const;
 
@@ -1573,6 +1851,11 @@ export interface PaymentServiceImplementation<CallContextExt = {}> {
     request: HandleWebhookRequest,
     context: CallContext & CallContextExt,
   ): Promise<DeepPartial<HandleWebhookResponse>>;
+  /** Takes in up to 100 webhooks; one that is refused does not touch the others. */
+  batchHandleWebhooks(
+    request: BatchHandleWebhooksRequest,
+    context: CallContext & CallContextExt,
+  ): Promise<DeepPartial<BatchHandleWebhooksResponse>>;
 }
 
 export interface PaymentServiceClient<CallOptionsExt = {}> {
@@ -1614,6 +1897,11 @@ export interface PaymentServiceClient<CallOptionsExt = {}> {
     request: DeepPartial<HandleWebhookRequest>,
     options?: CallOptions & CallOptionsExt,
   ): Promise<HandleWebhookResponse>;
+  /** Takes in up to 100 webhooks; one that is refused does not touch the others. */
+  batchHandleWebhooks(
+    request: DeepPartial<BatchHandleWebhooksRequest>,
+    options?: CallOptions & CallOptionsExt,
+  ): Promise<BatchHandleWebhooksResponse>;
 }
 
 function bytesFromBase64(b64: string): Uint8Array {
