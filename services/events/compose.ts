@@ -37,6 +37,7 @@ export interface RunningEvents {
 
 type Handle = (events: KnownOrderEvent[], deadline: Deadline) => Promise<void>;
 
+const mailConsumer = 'confirmation-mail';
 /** One connection for each partition that a consumer handles at once, and some to spare. */
 const warehouseConnectionsMax = 6;
 const readyMs = 1_000;
@@ -83,7 +84,7 @@ async function start(
   const handles: Record<string, Handle> = {
     'user-statistics': createUserStatistics(pool),
     warehouse: createWarehouseFacts(warehouse),
-    'confirmation-mail': createConfirmationMails(pool, () => mails.wake()),
+    [mailConsumer]: createConfirmationMails(pool, () => mails.wake()),
   };
   const consumers: EventConsumer[] = [];
   // Side by side, because each may have to wait for a Kafka that is away.
@@ -91,8 +92,7 @@ async function start(
     await Promise.all(consumers.map((each) => each.stop()));
   });
   for (const [name, handle] of Object.entries(handles)) {
-    const consumer = await follow(config, name, handle, { publisher, metrics, log });
-    consumers.push(consumer);
+    consumers.push(await follow(config, name, handle, { publisher, metrics, log }));
   }
   const observability = await startObservabilityServer({
     port: config.metricsPort,
@@ -109,7 +109,7 @@ async function start(
 
 /** One consumer group; without Kafka it goes on trying to join. */
 async function follow(
-  { kafkaBrokers: brokers, topicPrefix }: EventsConfig,
+  { kafkaBrokers: brokers, topicPrefix, eventsPerSecondMax }: EventsConfig,
   name: string,
   handle: Handle,
   parts: { publisher: EventPublisher; metrics: EventsMetrics; log: Log },
@@ -120,6 +120,9 @@ async function follow(
     groupId: `${topicPrefix}${name}`,
     topic: orderEventsTopic(topicPrefix),
     decode: decodeOrderEvent,
+    sparing: true,
+    // A buyer waits for the mail; and of most events it makes nothing, so there is little to pace.
+    eventsPerSecondMax: name === mailConsumer ? undefined : eventsPerSecondMax,
     async handle(events, deadline) {
       await handle(events, deadline);
       metrics.applied.inc({ consumer: name }, events.length);

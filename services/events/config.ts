@@ -22,6 +22,8 @@ export interface EventsConfig {
   readonly mailConnectionsMax: number;
   /** How long the first retry of a mail waits; each further one twice as long. */
   readonly mailRetryFirstMs: number;
+  /** Events that statistics and warehouse take up per second, each for itself; undefined is no limit. */
+  readonly eventsPerSecondMax: number | undefined;
   /** How far this process stands back behind the others for the CPU; 0 is not at all. */
   readonly niceness: number;
   /** Where a test breaks the process; empty means nowhere. */
@@ -36,6 +38,7 @@ export function readConfig(variables: Variables): Readonly<EventsConfig> {
     const warehouseUrls = env.urls('SLUICE_WAREHOUSE_URL', 'mysql', mysqlUrls);
     const smtpScheme = variables.SLUICE_SMTP_URL?.trim().startsWith('smtps:') ? 'smtps' : 'smtp';
     const smtpUrls = env.urls('SLUICE_SMTP_URL', smtpScheme, ['smtp://127.0.0.1:1025']);
+    const perSecond = env.integer('SLUICE_EVENTS_PER_SECOND', 1_000, { min: 0, max: 1_000_000 });
     return {
       metricsPort: env.port('SLUICE_EVENTS_METRICS_PORT', 9_468),
       mysqlUrl: mysqlUrls[0] as string,
@@ -60,6 +63,7 @@ export function readConfig(variables: Variables): Readonly<EventsConfig> {
       mailPerSecond: env.integer('SLUICE_MAIL_PER_SECOND', 50, { min: 1, max: 10_000 }),
       mailConnectionsMax: env.integer('SLUICE_MAIL_CONNECTIONS', 5, { min: 1, max: 50 }),
       mailRetryFirstMs: env.integer('SLUICE_MAIL_RETRY_MS', 2_000, { min: 10, max: 300_000 }),
+      eventsPerSecondMax: perSecond === 0 ? undefined : perSecond,
       niceness: env.integer('SLUICE_EVENTS_NICE', 10, { min: 0, max: 19 }),
       failpoints: env.string('SLUICE_FAILPOINTS', ''),
       logLevel: env.choice('SLUICE_LOG_LEVEL', logLevels, 'info'),

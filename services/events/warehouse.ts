@@ -52,8 +52,11 @@ export function createMysqlWarehouse(pool: Pool): Warehouse {
   return {
     async store(facts, deadline) {
       for (let from = 0; from < facts.length; from += rowsMax) {
-        const rows = facts.slice(from, from + rowsMax).map(rowOf);
-        await query(pool, upsertSql, [rows], { deadline });
+        const values = facts
+          .slice(from, from + rowsMax)
+          .map(valuesOf)
+          .join(',');
+        await query(pool, upsertSql(values), [], { deadline });
       }
     },
   };
@@ -81,26 +84,28 @@ const assignments = [...columns.filter((name) => !['order_id', 'sku_id', 'versio
   .concat('version')
   .map((name) => `${name} = IF(VALUES(version) > version, VALUES(${name}), ${name})`);
 
-const upsertSql = `INSERT INTO order_line_facts (${columns.join(', ')}) VALUES ?
-  ON DUPLICATE KEY UPDATE ${assignments.join(', ')}`;
+function upsertSql(values: string): string {
+  return `INSERT INTO order_line_facts (${columns.join(', ')}) VALUES ${values}
+    ON DUPLICATE KEY UPDATE ${assignments.join(', ')}`;
+}
 
-function rowOf(fact: OrderLineFact): unknown[] {
-  return [
-    fact.orderId,
-    fact.skuId,
-    fact.version,
-    fact.userId,
-    fact.status,
-    fact.closeReason,
-    fact.quantity,
-    fact.unitPriceMinor,
-    fact.orderTotalMinor,
-    fact.orderRefundedMinor,
-    fact.currency,
-    fact.paymentId,
-    fact.orderCreateTime,
-    fact.eventTime,
-  ];
+/**
+ * The texts are names of states and reasons and three capital letters, the rest are numbers and
+ * times: nothing needs escaping, which costs the driver more than all else here.
+ */
+function valuesOf(fact: OrderLineFact): string {
+  const { orderId, skuId, version, userId, status, closeReason, quantity, unitPriceMinor } = fact;
+  const { orderTotalMinor, orderRefundedMinor, currency, paymentId } = fact;
+  const times = `'${sqlTime(fact.orderCreateTime)}','${sqlTime(fact.eventTime)}'`;
+  return (
+    `(${orderId},${skuId},${version},${userId},'${status}','${closeReason}',${quantity},` +
+    `${unitPriceMinor},${orderTotalMinor},${orderRefundedMinor},'${currency}',${paymentId},${times})`
+  );
+}
+
+/** DATETIME(3), in the session's UTC. */
+function sqlTime(time: Date): string {
+  return time.toISOString().slice(0, 23).replace('T', ' ');
 }
 
 function factsOf(event: KnownOrderEvent): OrderLineFact[] {

@@ -151,7 +151,6 @@ test('without a group the letters of all groups are replayed', async () => {
 });
 
 test('an event that the database will never take does not hold up its partition', async () => {
-  const before = await listDeadLetters(options({ group: group('user-statistics') }));
   const total = { currencyCode: 'USD', minorUnits: 2n ** 63n - 1n };
   const items = [{ skuId: 1n, quantity: 1, unitPrice: total }];
   const paid = { userId: 3n, version: 2, status: OrderStatus.ORDER_STATUS_PAID, items, total };
@@ -165,9 +164,11 @@ test('an event that the database will never take does not hold up its partition'
     async () => (await statistics(bench.pool))['99 EUR'],
     'the one behind it counts',
   );
-  const after = await listDeadLetters(options({ group: group('user-statistics') }));
-  assert.equal(after.length, before.length + 1);
-  assert.match(after.at(-1)?.reason ?? '', /out of range/i);
+  // What the test before replayed may be buried again meanwhile; those letters have other keys.
+  const buried = await listDeadLetters(options({ group: group('user-statistics') }));
+  const reasons = buried.filter((letter) => letter.key === key).map(({ reason }) => reason);
+  assert.equal(reasons.length, 1);
+  assert.match(reasons[0] ?? '', /out of range/i);
   assert.equal((await statistics(bench.pool))['3 USD']?.orders, '1');
 });
 
