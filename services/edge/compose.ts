@@ -157,6 +157,8 @@ function connectServices(
   gaugeOf(metrics, 'edge_orders_waiting', 'Orders that wait for a batch or for its answer', () =>
     orders.waiting(),
   );
+  const waitingHelp = 'Webhooks that wait for a batch or for its answer';
+  gaugeOf(metrics, 'edge_webhooks_waiting', waitingHelp, () => payments.waiting());
   lifecycle.add('stock gateway', () => stock.close());
   lifecycle.add('stock admin gateway', () => admin.close());
   lifecycle.add('order gateway', () => orders.close());

@@ -58,6 +58,8 @@ export interface PaymentGateway {
   refund(request: RefundPaymentRequest, token: string): Promise<Refund>;
   /** Hands the webhook to the next batch; whether the event had been taken in before. */
   webhook(request: HandleWebhookRequest): Promise<boolean>;
+  /** Webhooks that wait for a batch or for its answer. */
+  waiting(): number;
   /** Answers the webhooks that were taken in, then closes the connection. */
   close(): Promise<void>;
 }
@@ -100,6 +102,7 @@ export function createPaymentGateway(options: PaymentGatewayOptions): PaymentGat
       return present((await client.refundPayment(request, { metadata })).refund);
     },
     webhook: (request) => webhooks.add(request, Deadline.after(webhookDeadlineMs)),
+    waiting: () => webhooks.size,
     async close() {
       await webhooks.close();
       grpc.close();

@@ -1,15 +1,19 @@
-import type { RowDataPacket } from 'mysql2/promise';
-import { PaymentSettlement } from '../../gen/sluice/payment/v1/payment.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
-import { duplicateKeyErrno, mysqlErrno, type PoolConnection } from '../runtime/mysql.ts';
+import { duplicateKeyErrno, mysqlErrno } from '../runtime/mysql.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import type { OrderGateway } from './order-gateway.ts';
-import { canStillBePaid, type Payment } from './payment.ts';
-import { type PaymentDatabase, transaction } from './payment-database.ts';
+import { isOpened, type Payment } from './payment.ts';
+import type { PaymentDatabase } from './payment-database.ts';
 import { nextId } from './payment-id.ts';
 import type { PaymentSessions } from './payment-session.ts';
-import { insertPayment, type NewPayment, readPaymentsOfOrder } from './payment-store.ts';
+import {
+  insertPayment,
+  type NewPayment,
+  type Payable,
+  readPayable,
+  readPaymentsOfOrder,
+} from './payment-store.ts';
 
 /** Names one attempt of a buyer to pay an order. */
 export interface PaymentAttempt {
@@ -42,17 +46,18 @@ export function createCreatePayment(options: CreatePaymentOptions): CreatePaymen
   const { database, sessions } = options;
   return async (attempt, deadline) => {
     const before = await readAttempt(database, attempt, deadline);
-    const payment = before ?? (await begin(options, attempt, deadline));
-    const isOpened = payment.paymentUrl !== '' || !canStillBePaid(payment);
-    return isOpened ? payment : await sessions.open(payment, deadline);
+    if (before && isOpened(before)) return before;
+    const paymentId = before?.paymentId ?? (await begin(options, attempt, deadline));
+    return await sessions.open(paymentId, deadline);
   };
 }
 
+/** @returns the id of the stored payment, which a copy of this attempt may have made */
 async function begin(
   options: CreatePaymentOptions,
   attempt: PaymentAttempt,
   deadline: Deadline,
-): Promise<Payment> {
+): Promise<bigint> {
   const { order, provider } = options;
   const { orderId, userId, requestId } = attempt;
   if (failpoints.on) await failpoints.hit('payment.before_begin', { orderId });
@@ -69,41 +74,30 @@ async function insertOrRead(
   { database, pollMs }: CreatePaymentOptions,
   payment: NewPayment,
   deadline: Deadline,
-): Promise<Payment> {
+): Promise<bigint> {
+  if (failpoints.on) await failpoints.hit('payment.before_insert_commit');
   try {
-    return await transaction(database, { deadline }, async (connection) => {
-      await requirePayable(connection, payment.orderId);
-      const inserted = await insertPayment(connection, payment, pollMs);
-      if (failpoints.on) await failpoints.hit('payment.before_insert_commit');
-      return inserted;
-    });
+    const limits = { firstPollMs: pollMs, attemptsMax };
+    if (await insertPayment(database, payment, limits, deadline)) return payment.paymentId;
+    throw notPayable(await readPayable(database, payment.orderId, deadline));
   } catch (error) {
     // A copy of this very attempt was faster.
     if (mysqlErrno(error) !== duplicateKeyErrno) throw error;
   }
   const stored = await readAttempt(database, payment, deadline);
   if (stored === undefined) throw new Refusal('OUTCOME_UNKNOWN', 'The payment was not stored');
-  return stored;
+  return stored.paymentId;
 }
 
 /** Order refuses what is paid or closed; this refuses what is about to be, and who tries for ever. */
-async function requirePayable(connection: PoolConnection, orderId: bigint): Promise<void> {
-  const paying = [
-    PaymentSettlement.PAYMENT_SETTLEMENT_AWAITING,
-    PaymentSettlement.PAYMENT_SETTLEMENT_RECORDED,
-  ];
-  const [rows] = await connection.query<RowDataPacket[]>(
-    `SELECT COUNT(*) AS attempts, COALESCE(SUM(settlement IN (?)), 0) AS paying,
-       (SELECT COUNT(*) FROM closed_orders WHERE order_id = ?) AS closed FROM payments WHERE order_id = ?`,
-    [paying, orderId, orderId],
-  );
-  const { attempts, paying: paid, closed } = rows[0] as RowDataPacket;
-  if (Number(closed) > 0) throw new Refusal('ILLEGAL_TRANSITION', 'The order is being closed');
-  if (Number(paid) > 0) throw new Refusal('ILLEGAL_TRANSITION', 'The order is being paid');
-  if (Number(attempts) >= attemptsMax) {
+function notPayable({ attempts, isPaid, isClosed }: Payable): Refusal {
+  if (isClosed) return new Refusal('ILLEGAL_TRANSITION', 'The order is being closed');
+  if (isPaid) return new Refusal('ILLEGAL_TRANSITION', 'The order is being paid');
+  if (attempts >= attemptsMax) {
     const message = `The order was tried to be paid ${attemptsMax} times; make a new order`;
-    throw new Refusal('ILLEGAL_TRANSITION', message);
+    return new Refusal('ILLEGAL_TRANSITION', message);
   }
+  return new Refusal('OVERLOADED', 'What spoke against the payment is over');
 }
 
 async function readAttempt(

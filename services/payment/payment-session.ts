@@ -4,19 +4,20 @@ import { failpoints } from '../runtime/failpoints.ts';
 import type { Log } from '../runtime/log.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import type { ApplySessionState } from './apply-session-state.ts';
-import { canStillBePaid, type Payment } from './payment.ts';
+import { canStillBePaid, isOpened, type Payment } from './payment.ts';
 import type { PaymentDatabase } from './payment-database.ts';
-import { isOrderClosed, readPayment, storeSession } from './payment-store.ts';
+import { readFenced, readPayment, storeSession } from './payment-store.ts';
 import type { PaymentProvider, Session, SessionState } from './provider.ts';
 
 /** The session of a payment, on both sides: the provider's, and what is stored of it. */
 export interface PaymentSessions {
   /**
-   * Opens the session, or takes over the one that an attempt before has opened; answers the payment as stored.
+   * Opens the session, or takes over the one that an attempt before has opened; answers the payment as stored. A payment
+   * whose session is open or over already is answered as it is.
    *
    * @throws Refusal ILLEGAL_TRANSITION if the order is being closed; OVERLOADED, DEPENDENCY_DOWN, OUTCOME_UNKNOWN
    */
-  open(payment: Payment, deadline: Deadline): Promise<Payment>;
+  open(paymentId: bigint, deadline: Deadline): Promise<Payment>;
   /** Makes sure that the session cannot be paid any more, unless it was paid; answers the payment after it. */
   void(payment: Payment, deadline: Deadline): Promise<Payment>;
   /** Asks the provider and applies what it says. */
@@ -37,11 +38,16 @@ const readMs = 5_000;
 export function createPaymentSessions(options: PaymentSessionsOptions): PaymentSessions {
   const { database, applySessionState } = options;
   const sessions: PaymentSessions = {
-    async open(payment, deadline) {
-      if (await isOrderClosed(database, payment.orderId, deadline)) {
+    async open(paymentId, deadline) {
+      // Read after the payment was committed: a closing that has not seen it has left its fence before.
+      const fenced = await readFenced(database, paymentId, deadline);
+      if (fenced === undefined) throw new Refusal('OUTCOME_UNKNOWN', 'The payment is gone');
+      const { payment, isClosed } = fenced;
+      if (isClosed) {
         await sessions.void(payment, deadline);
         throw orderCloses();
       }
+      if (isOpened(payment)) return payment;
       const session = await openAtProvider(options, payment, deadline);
       if (session instanceof Refusal) {
         // No repetition helps, so the attempt has failed, with the provider's word.
@@ -76,7 +82,7 @@ export function createPaymentSessions(options: PaymentSessionsOptions): PaymentS
       const { reference } = payment;
       if (!canStillBePaid(payment)) return;
       if (reference === undefined) {
-        await sessions.open(payment, deadline);
+        await sessions.open(payment.paymentId, deadline);
         return;
       }
       const provider = providerOf(options, payment);

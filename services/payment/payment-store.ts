@@ -55,33 +55,61 @@ export async function lockPayments(
   return new Map(rows.map(toPayment).map((payment) => [payment.paymentId, payment]));
 }
 
+/** What speaks for or against one more payment of an order. */
+export interface Payable {
+  readonly attempts: number;
+  /** A payment pays the order, or order is being asked whether it does. */
+  readonly isPaid: boolean;
+  readonly isClosed: boolean;
+}
+
+export async function readPayable(
+  database: PaymentDatabase,
+  orderId: bigint,
+  deadline: Deadline,
+): Promise<Payable> {
+  const params = [orderId, orderId];
+  const [row] = await query<RowDataPacket[]>(database, payableSql, params, { deadline });
+  const { attempts, paying, closed } = row as RowDataPacket;
+  return { attempts: Number(attempts), isPaid: Number(paying) > 0, isClosed: Number(closed) > 0 };
+}
+
 /**
- * Stores a new payment; answers it as stored.
+ * Stores a new payment, unless its order is paid or closed or was tried `attemptsMax` times; whether it did. One
+ * statement, because buyers wait for it.
  *
  * @throws the driver's error 1062 if the order has a payment with this request id
  */
 export async function insertPayment(
-  connection: PoolConnection,
+  database: PaymentDatabase,
   payment: NewPayment,
-  firstPollMs: number,
-): Promise<Payment> {
+  { firstPollMs, attemptsMax }: { readonly firstPollMs: number; readonly attemptsMax: number },
+  deadline: Deadline,
+): Promise<boolean> {
   const { paymentId, orderId, userId, requestId, provider, amount, expireTime } = payment;
-  await connection.query(
+  const { affectedRows } = await query<ResultSetHeader>(
+    database,
     `INSERT INTO payments (payment_id, order_id, user_id, request_id, provider, status, amount_minor, currency,
        expire_time, next_time, create_time, update_time)
-     VALUES (?, ?, ?, ?, ?, ${Status.PAYMENT_STATUS_PENDING}, ?, ?, ?,
-       NOW(3) + INTERVAL ? * 1000 MICROSECOND, NOW(3), NOW(3))`,
+     SELECT ?, ?, ?, ?, ?, ${Status.PAYMENT_STATUS_PENDING}, ?, ?, ?,
+       NOW(3) + INTERVAL ? * 1000 MICROSECOND, NOW(3), NOW(3)
+     FROM (${payableSql}) payable WHERE attempts < ? AND paying = 0 AND closed = 0`,
     [
       ...[paymentId, orderId, userId, Buffer.from(requestId, 'latin1'), provider],
       ...[amount.minorUnits, amount.currencyCode, expireTime, firstPollMs],
+      ...[orderId, orderId, attemptsMax],
     ],
+    { deadline },
   );
-  const [rows] = await connection.query<PaymentRow[]>(
-    `SELECT ${columns} FROM payments WHERE payment_id = ?`,
-    [paymentId],
-  );
-  return toPayment(rows[0] as PaymentRow);
+  return affectedRows === 1;
 }
+
+const paying = [
+  PaymentSettlement.PAYMENT_SETTLEMENT_AWAITING,
+  PaymentSettlement.PAYMENT_SETTLEMENT_RECORDED,
+];
+const payableSql = `SELECT COUNT(*) AS attempts, COALESCE(SUM(settlement IN (${paying})), 0) AS paying,
+  (SELECT COUNT(*) FROM closed_orders WHERE order_id = ?) AS closed FROM payments WHERE order_id = ?`;
 
 /** Notes where the buyer pays, unless that is known or the payment is over; whether it did. */
 export async function storeSession(
@@ -133,15 +161,19 @@ export async function writePayments(
   );
 }
 
-/** Whether the order is being closed, so that no session may be opened for it. */
-export async function isOrderClosed(
+/** The payment, and whether its order is being closed, so that no session may be opened for it. */
+export async function readFenced(
   database: PaymentDatabase,
-  orderId: bigint,
+  paymentId: bigint,
   deadline: Deadline,
-): Promise<boolean> {
-  const statement = 'SELECT order_id FROM closed_orders WHERE order_id = ?';
-  const rows = await query<RowDataPacket[]>(database, statement, [orderId], { deadline });
-  return rows.length > 0;
+): Promise<{ readonly payment: Payment; readonly isClosed: boolean } | undefined> {
+  const statement = `SELECT ${columns}, EXISTS (SELECT 1 FROM closed_orders c WHERE c.order_id = p.order_id)
+      AS closed
+    FROM payments p WHERE payment_id = ?`;
+  const rows = await query<(PaymentRow & { closed: number })[]>(database, statement, [paymentId], {
+    deadline,
+  });
+  return rows[0] && { payment: toPayment(rows[0]), isClosed: Number(rows[0].closed) > 0 };
 }
 
 /** From its commit on, a payment of the order that has not opened its session yet will not. */

@@ -86,6 +86,11 @@ export function canStillBePaid({ status, sessionOver }: Payment): boolean {
   return (status === pending || status === failed) && !sessionOver;
 }
 
+/** Whether the session needs no opening (any more). */
+export function isOpened(payment: Payment): boolean {
+  return payment.paymentUrl !== '' || !canStillBePaid(payment);
+}
+
 /** Whether the payment pays its order, or order is being asked whether it does. */
 export function paysOrder({ settlement }: Payment): boolean {
   return (

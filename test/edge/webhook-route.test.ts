@@ -32,6 +32,12 @@ function handed(): HandleWebhookRequest {
   return last.request as HandleWebhookRequest;
 }
 
+/** Webhooks that wait for a batch or for its answer. */
+async function waitingWebhooks(): Promise<number> {
+  const text = await (await fetch(`${edge.metricsUrl}/metrics`)).text();
+  return Number(/^edge_webhooks_waiting\b\S* (\d+)$/m.exec(text)?.[1]);
+}
+
 /** Sends a head and a body as they are, and reads until the server closes. */
 function raw(head: readonly string[], body: string | Buffer = ''): Promise<string> {
   return new Promise((resolve, reject) => {
@@ -217,6 +223,55 @@ test('a payment service that breaks makes the provider repeat, and its text stay
   const response = await send('x');
   assert.equal(response.status, 504);
   assert.doesNotMatch(await response.text(), /secret text/);
+});
+
+test('webhooks that come together go to payment together, and each is answered by itself', async () => {
+  let release = (): void => {};
+  peers.hold = new Promise((resolve) => {
+    release = resolve;
+  });
+  peers.webhookBatches.length = 0;
+  try {
+    // Two are under way, one by one; the others wait meanwhile.
+    const early = [send('first')];
+    await until(async () => peers.webhookBatches.length === 1);
+    early.push(send('first'));
+    await until(async () => peers.webhookBatches.length === 2);
+    const late = ['first', 'forged', 'again', 'first', 'first'].map((body) => send(body));
+    await until(async () => (await waitingWebhooks()) === webhooksMax - 1);
+    release();
+    const statuses = (await Promise.all(late)).map(({ status }) => status);
+    assert.deepEqual(statuses, [200, 401, 200, 200, 200]);
+    assert.deepEqual(await (await late[2])?.json(), { duplicate: true });
+    assert.deepEqual(
+      (await Promise.all(early)).map(({ status }) => status),
+      [200, 200],
+    );
+    assert.equal(
+      peers.webhookBatches.reduce((sum, size) => sum + size, 0),
+      7,
+    );
+    assert.ok(peers.webhookBatches.length < 7, `${peers.webhookBatches}`);
+  } finally {
+    release();
+    peers.hold = undefined;
+  }
+});
+
+test('a webhook whose answer is lost is 504, so that the provider repeats it', async () => {
+  let release = (): void => {};
+  peers.hold = new Promise((resolve) => {
+    release = resolve;
+  });
+  try {
+    const response = await send('first');
+    assert.equal(response.status, 504);
+    assert.equal(((await response.json()) as ProblemBody).reason, 'OUTCOME_UNKNOWN');
+  } finally {
+    release();
+    peers.hold = undefined;
+  }
+  assert.equal((await send('again')).status, 200);
 });
 
 test('as many webhooks are under way as are set; one that its sender drops makes room', async () => {

@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, test } from 'node:test';
 import { OrderStatus } from '../../gen/sluice/order/v1/order.ts';
+import type {
+  RecordPaymentRequest,
+  RecordPaymentResult,
+} from '../../gen/sluice/order/v1/order_service.ts';
 import { PaymentRecord } from '../../gen/sluice/order/v1/order_service.ts';
 import { failpoints } from '../../services/runtime/failpoints.ts';
+import { fromRefusalMessage } from '../../services/runtime/refusal-status.ts';
 import { eventually } from '../support/eventually.ts';
 import { type OrderBench, type OrderProcess, orderRequest, startOrderBench } from './support.ts';
 
@@ -235,3 +240,53 @@ test('a process that fails before the commit leaves nothing; after it, everythin
     assert.equal(bench.eventsOf(orderId).length, 2);
   }
 });
+
+test('a batch of payments answers each by itself, also two of one order', async () => {
+  const [first, second, third] = await Promise.all([create(), create(), create()]);
+  assert(first && second && third);
+  await order.client.cancelOrder(third);
+  const pay = (orderId: bigint, paymentId: bigint, amount = price): RecordPaymentRequest => ({
+    ...{ orderId, paymentId, amount },
+  });
+  const requests = [
+    pay(first.orderId, 4_001n),
+    pay(second.orderId, 4_002n, { currencyCode: 'EUR', minorUnits: 99n }),
+    pay(first.orderId, 4_003n),
+    pay(4_712n, 4_004n),
+    pay(first.orderId, 4_001n),
+    pay(0n, 4_005n),
+    pay(second.orderId, 0n),
+    { orderId: second.orderId, paymentId: 4_006n, amount: undefined },
+    pay(second.orderId, 4_007n),
+    pay(third.orderId, 4_008n),
+  ];
+  const wanted = [
+    ...[recorded, 'INVALID_REQUEST amount', closed, 'NOT_FOUND ', recorded],
+    ...['INVALID_REQUEST order_id', 'INVALID_REQUEST payment_id', 'INVALID_REQUEST amount'],
+    ...[recorded, closed],
+  ];
+  const { results } = await order.client.batchRecordPayments({ requests });
+  assert.deepEqual(results.map(outcomeOf), wanted);
+  const again = await other.client.batchRecordPayments({ requests });
+  assert.deepEqual(again.results.map(outcomeOf), wanted);
+  for (const { orderId } of [first, second]) assert.equal((await historyOf(orderId)).length, 2);
+});
+
+for (const count of [0, 501]) {
+  test(`a batch of ${count} payments is refused as a whole`, async () => {
+    const { orderId } = await create();
+    const requests = Array.from({ length: count }, () => ({
+      ...{ orderId, paymentId: 5_000n, amount: price },
+    }));
+    const call = order.client.batchRecordPayments({ requests });
+    await assert.rejects(call, { reason: 'INVALID_REQUEST' });
+    assert.equal((await historyOf(orderId)).length, 1);
+  });
+}
+
+/** What became of the payment, or why it was refused and the field at fault. */
+function outcomeOf({ outcome }: RecordPaymentResult): PaymentRecord | string | undefined {
+  if (outcome?.$case === 'recorded') return outcome.value.record;
+  const refusal = outcome && fromRefusalMessage(outcome.value);
+  return refusal && `${refusal.reason} ${refusal.violations.map(({ field }) => field)}`;
+}

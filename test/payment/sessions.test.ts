@@ -308,18 +308,27 @@ test('the poller finishes an opening that was cut short, and leaves alone what i
   assert.equal(rows[0]?.next_time, null);
 });
 
-test('the poller closes what a process left unopened behind the fence', async () => {
+test('an attempt that comes to be stored after its order was closed leaves nothing', async () => {
   const { orderId } = bench.order.add();
   const pause = pauseAt('payment.before_insert_commit');
-  const opening = payment.pay(orderId).catch(() => undefined);
+  const opening = payment.pay(orderId).catch((error) => error.reason);
   await pause.reached;
   assert.equal(await close(orderId), isClosed);
-  // It commits its payment after the fence, and dies before it looks.
+  pause.release();
+  assert.equal(await opening, 'ILLEGAL_TRANSITION');
+  const { payments } = await payment.client.listPayments({ orderId, userId: 0n });
+  assert.deepEqual(payments, []);
+});
+
+test('the poller closes what a process left unopened behind the fence', async () => {
+  const { orderId } = bench.order.add();
   failpoints.set('payment.after_insert_payment', () => {
     throw new Error('died');
   });
-  pause.release();
-  await opening;
+  await payment.pay(orderId).catch(() => undefined);
+  // As if the payment had been committed between a closing's fence and its look at the payments.
+  const fence = 'INSERT INTO closed_orders (order_id, create_time) VALUES (?, NOW(3))';
+  await bench.sql(fence, [orderId]);
   await eventually(async () => {
     await bench.makeDue();
     const { payments } = await payment.client.listPayments({ orderId, userId: 0n });

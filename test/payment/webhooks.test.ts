@@ -5,7 +5,13 @@ import {
   PaymentStatus,
   RefundStatus,
 } from '../../gen/sluice/payment/v1/payment.ts';
+import type {
+  HandleWebhookRequest,
+  HandleWebhookResult,
+} from '../../gen/sluice/payment/v1/payment_service.ts';
+import type { ProviderEvent } from '../../services/payment/provider.ts';
 import { failpoints } from '../../services/runtime/failpoints.ts';
+import { fromRefusalMessage } from '../../services/runtime/refusal-status.ts';
 import { Refusal } from '../../services/runtime/refusals.ts';
 import { eventually } from '../support/eventually.ts';
 import { encodeEvent } from './fake-provider.ts';
@@ -276,3 +282,146 @@ test('a webhook without a genuine signature, or from nobody known, leaves nothin
   const rows = await bench.sql('SELECT 1 FROM webhook_inbox WHERE payment_id = ?', [paymentId]);
   assert.equal(rows.length, 0);
 });
+
+test('a batch of webhooks answers each by itself, and one bad webhook harms no other', async () => {
+  const made = await Promise.all(['a', 'b'].map(() => payment.pay(bench.order.add().orderId)));
+  const [first, second] = made.map(({ paymentId }) => signed(bench.provider.pay(paymentId)));
+  assert(first && second);
+  const { results } = await payment.client.batchHandleWebhooks({
+    requests: [
+      first,
+      { ...second, headers: { signature: 'forged' } },
+      first,
+      { ...second, provider: 'nobody' },
+      { ...second, body: Buffer.alloc(0) },
+      { ...second, provider: 'No Name' },
+      second,
+    ],
+  });
+  assert.deepEqual(results.map(outcomeOf), [
+    ...[false, 'UNAUTHENTICATED', true, 'NOT_FOUND', 'INVALID_REQUEST', 'INVALID_REQUEST', false],
+  ]);
+  for (const { paymentId } of made) {
+    await untilRecorded(paymentId);
+    const rows = await bench.sql('SELECT 1 FROM webhook_inbox WHERE payment_id = ?', [paymentId]);
+    assert.equal(rows.length, 1);
+  }
+  const again = await payment.client.batchHandleWebhooks({ requests: [second, first] });
+  assert.deepEqual(again.results.map(outcomeOf), [true, true]);
+});
+
+const genuine = { eventId: 'evt_size', type: 'x', subject: { kind: 'unknown' } } as const;
+const large = (count: number, bytes: number) =>
+  Array.from({ length: count }, () => ({ ...signed(genuine), body: Buffer.alloc(bytes, 'x') }));
+for (const [what, requests] of [
+  ['an empty batch', []],
+  ['a batch of 101', Array.from({ length: 101 }, () => signed(genuine))],
+  ['a batch whose bodies have one byte more than 1 MiB', [...large(4, 256 * 1024), ...large(1, 1)]],
+] as const) {
+  test(`${what} is refused as a whole and leaves nothing`, async () => {
+    const call = payment.client.batchHandleWebhooks({ requests: [...requests] });
+    await assert.rejects(call, (error: Refusal) => {
+      assert.deepEqual(
+        [error.reason, error.violations.map(({ field }) => field)],
+        ['INVALID_REQUEST', ['requests']],
+      );
+      return true;
+    });
+    assert.deepEqual(
+      await bench.sql("SELECT 1 FROM webhook_inbox WHERE event_id = 'evt_size'"),
+      [],
+    );
+  });
+}
+
+test('100 webhooks of 1 MiB in all go as one batch', async () => {
+  const pad = 'x'.repeat(10_000);
+  const requests = Array.from({ length: 100 }, (_, index) =>
+    signed({ eventId: `evt_full_${index}`, type: pad, subject: { kind: 'unknown' } }),
+  );
+  const { results } = await payment.client.batchHandleWebhooks({ requests });
+  assert.deepEqual(new Set(results.map(outcomeOf)), new Set([false]));
+  const rows = await bench.sql("SELECT 1 FROM webhook_inbox WHERE event_id LIKE 'evt_full_%'");
+  assert.equal(rows.length, 100);
+});
+
+test('a webhook of a payment that is locked holds up only itself', async () => {
+  const made = await Promise.all(
+    Array.from({ length: 5 }, () => payment.pay(bench.order.add().orderId)),
+  );
+  const requests = made.map(({ paymentId }) => signed(bench.provider.pay(paymentId)));
+  const stuck = made[2]?.paymentId as bigint;
+  const connection = await bench.pool.getConnection();
+  let outcomes: unknown[];
+  try {
+    await connection.query('START TRANSACTION');
+    await connection.query('SELECT 1 FROM payments WHERE payment_id = ? FOR UPDATE', [stuck]);
+    const { results } = await payment.client.batchHandleWebhooks({ requests });
+    outcomes = results.map(outcomeOf);
+  } finally {
+    await connection.query('ROLLBACK');
+    connection.release();
+  }
+  assert.deepEqual(outcomes, [false, false, 'OVERLOADED', false, false]);
+  const { results } = await payment.client.batchHandleWebhooks({ requests });
+  assert.deepEqual(results.map(outcomeOf), [true, true, false, true, true]);
+  for (const { paymentId } of made) await untilRecorded(paymentId);
+});
+
+test('the payments of a batch are told to order in one call, and what it refuses is told again', async () => {
+  const made = await Promise.all(
+    Array.from({ length: 20 }, () => payment.pay(bench.order.add().orderId)),
+  );
+  const refused = made[3]?.orderId;
+  bench.order.before = (method, orderId) => {
+    if (method === 'recordPayment' && orderId === refused) throw new Refusal('OVERLOADED');
+  };
+  bench.order.batches.length = 0;
+  const requests = made.map(({ paymentId }) => signed(bench.provider.pay(paymentId)));
+  await payment.client.batchHandleWebhooks({ requests });
+  for (const { paymentId, orderId } of made) {
+    if (orderId !== refused) await untilRecorded(paymentId);
+  }
+  assert(bench.order.batches.includes(20), `${bench.order.batches}`);
+  assert.equal(bench.order.orders.get(refused as bigint)?.paymentId, 0n);
+  bench.order.before = () => undefined;
+  await eventually(async () => {
+    await bench.makeDue();
+    return (await payment.read(made[3]?.paymentId as bigint)).settlement === recorded;
+  }, 'order has answered');
+});
+
+test('answers that cannot be stored together are stored each alone', async () => {
+  const made = await Promise.all(
+    Array.from({ length: 10 }, () => payment.pay(bench.order.add().orderId)),
+  );
+  const ids = made.map(({ paymentId }) => paymentId);
+  const [bad] = ids;
+  let largest = 0;
+  failpoints.set('payment.before_settle_commit', (info) => {
+    const settled = info.recorded as bigint[];
+    largest = Math.max(largest, settled.length);
+    if (settled.includes(bad as bigint)) throw new Error('not this one');
+  });
+  const requests = ids.map((paymentId) => signed(bench.provider.pay(paymentId)));
+  await payment.client.batchHandleWebhooks({ requests });
+  for (const paymentId of ids.slice(1)) await untilRecorded(paymentId);
+  assert.equal(largest, ids.length);
+  assert.notEqual((await payment.read(bad as bigint)).settlement, recorded);
+  failpoints.clear();
+  await eventually(async () => {
+    await bench.makeDue();
+    return (await payment.read(bad as bigint)).settlement === recorded;
+  }, 'it is stored in the end');
+});
+
+function signed(event: ProviderEvent): HandleWebhookRequest {
+  const headers = { signature: 'genuine' };
+  return { provider: 'simulator', body: encodeEvent(event), headers };
+}
+
+/** Whether it was a duplicate, or why it was refused. */
+function outcomeOf({ outcome }: HandleWebhookResult): boolean | string | undefined {
+  if (outcome?.$case === 'handled') return outcome.value.duplicate;
+  return outcome && fromRefusalMessage(outcome.value).reason;
+}
