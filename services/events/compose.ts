@@ -1,15 +1,14 @@
 import { setPriority } from 'node:os';
 import { Deadline } from '../runtime/deadline.ts';
-import { ConfigError } from '../runtime/env.ts';
 import { type EventConsumer, startEventConsumer } from '../runtime/event-consumer.ts';
 import { createEventPublisher, type EventPublisher } from '../runtime/event-publisher.ts';
-import { failpoints } from '../runtime/failpoints.ts';
 import { orderEventsTopic } from '../runtime/kafka.ts';
-import { Lifecycle } from '../runtime/lifecycle.ts';
-import { createLog, type Log } from '../runtime/log.ts';
+import type { Lifecycle } from '../runtime/lifecycle.ts';
+import type { Log } from '../runtime/log.ts';
 import { createMetrics } from '../runtime/metrics.ts';
 import { createPool, type Pool, query } from '../runtime/mysql.ts';
 import { startObservabilityServer } from '../runtime/observability-server.ts';
+import { startService } from '../runtime/start-service.ts';
 import type { EventsConfig } from './config.ts';
 import { createConfirmationMails } from './confirmation-mail.ts';
 import { createEventsMetrics, type EventsMetrics } from './events-metrics.ts';
@@ -47,18 +46,11 @@ export async function compose(
   config: EventsConfig,
   overrides: EventsOverrides = {},
 ): Promise<RunningEvents> {
-  const wrong = failpoints.configure(config.failpoints);
-  if (wrong.length > 0) throw new ConfigError([`SLUICE_FAILPOINTS: not understood: ${wrong}`]);
   // Statistics and mails can wait when buyers want the CPU.
   if (config.niceness > 0) setPriority(config.niceness);
-  const log = overrides.log ?? createLog('events', config.logLevel);
-  const lifecycle = new Lifecycle(log);
-  try {
-    return await start(config, overrides, log, lifecycle);
-  } catch (error) {
-    await lifecycle.stop();
-    throw error;
-  }
+  return await startService('events', config, overrides.log, (log, lifecycle) =>
+    start(config, overrides, log, lifecycle),
+  );
 }
 
 async function start(

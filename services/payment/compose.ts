@@ -1,12 +1,11 @@
 import { Deadline } from '../runtime/deadline.ts';
-import { ConfigError } from '../runtime/env.ts';
-import { failpoints } from '../runtime/failpoints.ts';
 import { startGrpcServer } from '../runtime/grpc-server.ts';
-import { Lifecycle } from '../runtime/lifecycle.ts';
-import { createLog, type Log } from '../runtime/log.ts';
+import type { Lifecycle } from '../runtime/lifecycle.ts';
+import type { Log } from '../runtime/log.ts';
 import type { Loop } from '../runtime/loop.ts';
 import { createMetrics } from '../runtime/metrics.ts';
 import { startObservabilityServer } from '../runtime/observability-server.ts';
+import { startService } from '../runtime/start-service.ts';
 import { createTokens } from '../runtime/tokens.ts';
 import { type AfterSettling, createApplySessionState } from './apply-session-state.ts';
 import { createClosePayment } from './close-payment.ts';
@@ -49,16 +48,9 @@ export async function compose(
   config: PaymentConfig,
   overrides: PaymentOverrides = {},
 ): Promise<RunningPayment> {
-  const wrong = failpoints.configure(config.failpoints);
-  if (wrong.length > 0) throw new ConfigError([`SLUICE_FAILPOINTS: not understood: ${wrong}`]);
-  const log = overrides.log ?? createLog('payment', config.logLevel);
-  const lifecycle = new Lifecycle(log);
-  try {
-    return await start(config, overrides, log, lifecycle);
-  } catch (error) {
-    await lifecycle.stop();
-    throw error;
-  }
+  return await startService('payment', config, overrides.log, (log, lifecycle) =>
+    start(config, overrides, log, lifecycle),
+  );
 }
 
 async function start(
