@@ -4,6 +4,7 @@ import { type AuditResult, audit } from '../../services/operator/audit/audit.ts'
 import { type PromiseId, promiseIds } from '../../services/operator/audit/promise.ts';
 import { readConfig } from '../../services/operator/config.ts';
 import type { Gate, GateReader } from '../../services/operator/gates.ts';
+import type { GroupProgress, GroupReader } from '../../services/operator/groups.ts';
 import { createProgress } from '../../services/operator/progress.ts';
 import { openStores, type Stores } from '../../services/operator/stores.ts';
 import { dropDatabases } from '../support/databases.ts';
@@ -12,6 +13,7 @@ import { mysqlUrl, uniquePrefix } from '../support/servers.ts';
 import { damages, type Names, paid } from './damages.ts';
 import { type Filled, fill, filledShards } from './fill.ts';
 import { gatesAtRest } from './gates-at-rest.ts';
+import { groupsAtRest } from './groups-at-rest.ts';
 
 const prefix = uniquePrefix('audit');
 let filled: Filled;
@@ -41,6 +43,7 @@ function look(
   promises: readonly PromiseId[] = promiseIds,
   graceSeconds = 1,
   gates: GateReader = gatesAtRest,
+  groups: GroupReader = groupsAtRest,
 ): Promise<AuditResult> {
   looksBegun = 0;
   const progress = {
@@ -49,7 +52,7 @@ function look(
       if (text.includes('looked at again')) looksBegun += 1;
     },
   };
-  return audit({ stores, gates, promises, skuIds: undefined, graceSeconds, progress });
+  return audit({ stores, gates, groups, promises, skuIds: undefined, graceSeconds, progress });
 }
 
 /** The kinds of flaws, each with its promise: `P1 units-differ`. */
@@ -147,6 +150,42 @@ test('a gate that differs or is closed is named; one whose figures move is not a
   });
   assert.deepEqual(kindsOf(moving), []);
   assert.equal(moving.promises[0]?.counted['gates in motion'], 6);
+});
+
+test('an order whose newest event its group has before it is not judged; an older damage is named', async () => {
+  const { events, id } = await namesOf();
+  const behind = (ageSeconds: number): GroupReader => ({
+    read: async () =>
+      (await groupsAtRest.read()).map(
+        (each): GroupProgress => ({
+          ...each,
+          eventsBehind: 1_234n,
+          consumedAgeSeconds: ageSeconds,
+        }),
+      ),
+    close: async () => undefined,
+  });
+  const set = (version: string): string =>
+    `UPDATE ${events}.counted_orders SET version = ${version} WHERE order_id = ${id(paid)}`;
+  await filled.pool.query(set('1'));
+  try {
+    // The orders were made and last changed 300 s ago.
+    const unjudged = await look(['P7'], 1, gatesAtRest, behind(3_600));
+    assert.deepEqual(kindsOf(unjudged), ['P7 group-behind']);
+    assert.deepEqual([unjudged.breaches, unjudged.findings], [0, 3]);
+    const [example] = unjudged.promises[0]?.kinds[0]?.examples ?? [];
+    assert.match(
+      example?.sentence ?? '',
+      /user-statistics is 1,234 events behind and has consumed everything until 20/,
+    );
+    const judged = await look(['P7'], 1, gatesAtRest, behind(60));
+    assert.deepEqual(kindsOf(judged).sort(), ['P7 group-behind', 'P7 statistics-behind']);
+    assert.equal(judged.breaches, 1);
+    const unknown = await look(['P7'], 1, gatesAtRest, behind(Number.POSITIVE_INFINITY));
+    assert.deepEqual(kindsOf(unknown), ['P7 group-behind']);
+  } finally {
+    await filled.pool.query(set('2'));
+  }
 });
 
 test('a store that cannot be read is told, and no promise is called kept for it', async () => {

@@ -1,7 +1,9 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import { createEventTopics } from '../../services/runtime/kafka.ts';
+import { createLog } from '../../services/runtime/log.ts';
 import { dropDatabases } from '../support/databases.ts';
-import { mysqlUrl, uniquePrefix } from '../support/servers.ts';
+import { kafkaBrokers, mysqlUrl, uniquePrefix } from '../support/servers.ts';
 import { type Filled, fill, filledShards } from './fill.ts';
 import { sluice } from './run-sluice.ts';
 
@@ -14,6 +16,7 @@ let filled: Filled;
 
 before(
   async () => {
+    await createEventTopics(kafkaBrokers.split(','), `${prefix}.`, createLog('test', 'silent'));
     filled = await fill({ prefix, orders, ageSeconds: 300 });
   },
   { timeout: 900_000 },
@@ -32,6 +35,8 @@ test('the audit of many orders looks at every one of them in bounded memory', {
     {
       SLUICE_MYSQL_URLS: mysqlUrl,
       SLUICE_DATABASE_PREFIX: prefix,
+      SLUICE_KAFKA_BROKERS: kafkaBrokers,
+      SLUICE_KAFKA_TOPIC_PREFIX: `${prefix}.`,
       SLUICE_ORDER_SHARDS: `${filledShards.databases}x${filledShards.tables}`,
       NODE_OPTIONS: `--max-old-space-size=${heapMiB}`,
     },

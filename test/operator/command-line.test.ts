@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import { createEventTopics } from '../../services/runtime/kafka.ts';
+import { createLog } from '../../services/runtime/log.ts';
 import { dropDatabases } from '../support/databases.ts';
 import { kafkaBrokers, mysqlUrl, uniquePrefix } from '../support/servers.ts';
 import { type Filled, fill, filledShards } from './fill.ts';
@@ -22,6 +24,7 @@ const ofMysql = ['--promise', 'P1,P2,P3', '--promise', 'P5', 'P6', 'P7'];
 let filled: Filled;
 
 before(async () => {
+  await createEventTopics(kafkaBrokers.split(','), `${prefix}.`, createLog('test', 'silent'));
   filled = await fill({ prefix, orders: 100, ageSeconds: 300 });
 });
 
@@ -90,6 +93,18 @@ test('an audit that cannot see the gates says so and exits with 2', async () => 
   assert.equal(code, 2);
   assert.match(stdout, /I5 could not look: The stock service at 127\.0\.0\.1:1 does not answer/);
   assert.match(stdout, /it could not look at all of P4, I5/);
+});
+
+test('an audit that cannot ask Kafka how far the consumers are says so and exits with 2', async () => {
+  const away = { ...env, SLUICE_KAFKA_BROKERS: nowhere };
+  const { code, stdout } = await sluice(['audit', ...ofMysql], away);
+  assert.equal(code, 2);
+  assert.match(stdout, /P7 could not look: Kafka at 127\.0\.0\.1:1 could not be asked/);
+  assert.match(stdout, /it could not look at all of P7\./);
+  const other = { ...env, SLUICE_KAFKA_TOPIC_PREFIX: 'nothing.' };
+  assert.match((await sluice(['audit', ...ofMysql], other)).stdout, /has no topic nothing\./);
+  const without = await sluice(['audit', '--promise', 'P1,P6'], away);
+  assert.equal(without.code, 0, 'only P7 asks Kafka');
 });
 
 test('without a token for operators it says what to set', async () => {

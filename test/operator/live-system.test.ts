@@ -109,6 +109,67 @@ const has =
   (lines: string[]): boolean =>
     patterns.every((pattern) => lines.some((line) => pattern.test(line)));
 
+/** P7 as the audit sees it after a second, with the kinds of flaws. */
+async function auditEvents() {
+  const { code, result } = await auditJson('--promise', 'P7', '--grace', '1');
+  const [{ breaches, kinds }] = result.promises;
+  return { code, breaches, kinds: kinds.map(({ kind }: { kind: string }) => kind), result };
+}
+
+/** An order whose last event came, and was consumed, well before what follows. */
+async function oldOrder(): Promise<string> {
+  const sql = `SELECT order_id FROM order_line_facts WHERE status = 'CANCELLED'
+    AND event_time < UTC_TIMESTAMP(3) - INTERVAL 15 SECOND LIMIT 1`;
+  let orderId: string | undefined;
+  await eventually(
+    async () => {
+      const [rows] = await system.warehousePool.query(sql);
+      orderId = (rows as { order_id: string }[])[0]?.order_id;
+      return orderId !== undefined;
+    },
+    'an order was cancelled a while ago',
+    { withinMs: 90_000, everyMs: 1_000 },
+  );
+  return orderId as string;
+}
+
+test('groups that are behind are told and break no promise; what they have not consumed is not judged', async () => {
+  let seen: Awaited<ReturnType<typeof auditEvents>> | undefined;
+  const untilAudit = async (what: string, holds: (kinds: string[]) => boolean): Promise<void> => {
+    const look = async (): Promise<boolean> => {
+      seen = await auditEvents();
+      return holds(seen.kinds);
+    };
+    await eventually(look, what, { withinMs: 60_000, everyMs: 1_000 }).catch((cause) => {
+      throw new Error(JSON.stringify(seen?.result, null, 1), { cause });
+    });
+  };
+  const old = await oldOrder();
+  await untilAudit('the groups have consumed all', (kinds) => kinds.length === 0);
+  await system.events?.kill();
+  await buy('behind');
+  await untilAudit('the audit tells that all three groups are behind', (kinds) => {
+    assert.equal(seen?.breaches, 0, JSON.stringify(seen?.result, null, 1));
+    return kinds.includes('group-behind') && seen?.result.promises[0].findings === 3;
+  });
+  assert.equal(seen?.code, 0);
+  const [{ isFinding, examples }] = seen?.result.promises[0].kinds ?? [];
+  assert.equal(isFinding, true);
+  assert.match(examples[1].sentence, /^the group warehouse is \d+ events behind and has consumed/);
+  // What is older than all that is left to consume is judged as ever.
+  const negate = (orderId: string): Promise<unknown> =>
+    system.warehousePool.query(
+      `UPDATE order_line_facts SET order_id = -order_id WHERE order_id = ${orderId}`,
+    );
+  await negate(old);
+  await untilAudit('the audit names the damage', (kinds) => kinds.includes('warehouse-behind'));
+  assert.deepEqual([seen?.code, seen?.breaches], [1, 1], JSON.stringify(seen?.result, null, 1));
+  await negate(`-${old}`);
+  await system.events?.restart();
+  await untilAudit('the groups catch up', (kinds) => kinds.length === 0);
+  assert.equal(seen?.code, 0);
+});
+
 test('a paid and refunded order is explained from every store', async () => {
   const orderId = await buy('explain-refunded');
   const paymentId = await payFor(orderId);

@@ -10,6 +10,7 @@ import { dropDatabases } from '../support/databases.ts';
 import { mysqlUrl, uniquePrefix } from '../support/servers.ts';
 import { type Filled, fill, filledShards } from './fill.ts';
 import { gatesAtRest } from './gates-at-rest.ts';
+import { groupsAtRest } from './groups-at-rest.ts';
 
 const prefix = uniquePrefix('prune');
 const daySeconds = 86_400;
@@ -49,7 +50,13 @@ function run(dryRun: boolean, { closedDays = 30, refundedDays = 400 } = {}): Pro
 
 function look(): Promise<AuditResult> {
   const options = { skuIds: undefined, graceSeconds: 1, progress };
-  return audit({ stores, gates: gatesAtRest, promises: promiseIds, ...options });
+  return audit({
+    stores,
+    gates: gatesAtRest,
+    groups: groupsAtRest,
+    promises: promiseIds,
+    ...options,
+  });
 }
 
 async function count(table: string, where = 'TRUE'): Promise<number> {

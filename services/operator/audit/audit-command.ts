@@ -4,6 +4,7 @@ import { idList, promiseList, wholeNumber } from '../arguments.ts';
 import type { CommandContext } from '../command-line.ts';
 import { exitCode } from '../could-not-look.ts';
 import { connectGates } from '../gates.ts';
+import { connectGroups } from '../groups.ts';
 import { createProgress } from '../progress.ts';
 import { openStores } from '../stores.ts';
 import { type AuditResult, audit, promiseChecks } from './audit.ts';
@@ -21,13 +22,14 @@ interface Options {
 const graceDefault = 60;
 
 const help = `
-Reads MySQL by itself, without stopping anything and without changing anything, and asks the stock service for the gates. Whatever
-disagrees and has changed within the grace is looked at again until it agrees or is older than that.
+Reads MySQL by itself, without stopping anything and without changing anything, and asks the stock service for the gates
+and Kafka how far the consumers are. Whatever disagrees and has changed within the grace is looked at again until it agrees or is older than that.
 
 ${promiseChecks.map(({ id, title }) => `  ${id}  ${title}`).join('\n')}
 
 A breach is a broken promise (exit code 1). "For an operator" is what breaks none and wants somebody: refunds that the provider refused,
-mails that were not sent, limits per user that were exceeded because Redis had lost its memory (exit code 0).
+mails that were not sent, limits per user that were exceeded because Redis had lost its memory, a group of consumers that is behind
+by more than the grace: orders whose newest event it has not consumed yet are not judged by its effects (exit code 0).
 Exit code 2: it could not look at everything, and found no breach in the rest.
 `;
 
@@ -58,11 +60,14 @@ export function auditCommand(context: CommandContext): Command {
 async function run(context: CommandContext, options: Options): Promise<AuditResult> {
   const config = context.readConfig();
   const stores = await openStores(config);
-  const gates = connectGates(config, createLog('operator', 'silent'));
+  const log = createLog('operator', 'silent');
+  const gates = connectGates(config, log);
+  const groups = connectGroups(config, log);
   try {
     return await audit({
       stores,
       gates,
+      groups,
       promises: options.promise ?? promiseIds,
       skuIds: options.sku,
       graceSeconds: options.grace,
@@ -70,6 +75,7 @@ async function run(context: CommandContext, options: Options): Promise<AuditResu
     });
   } finally {
     gates.close();
+    await groups.close();
     await stores.close();
   }
 }

@@ -1,8 +1,10 @@
 import { CouldNotLook } from '../could-not-look.ts';
 import type { GateReader } from '../gates.ts';
+import type { GroupReader } from '../groups.ts';
 import { firstOrderIdAt, orderIdMax } from '../order-id.ts';
 import type { Progress } from '../progress.ts';
-import { readClock, type Stores } from '../stores.ts';
+import type { Stores } from '../stores.ts';
+import { readAuditClock } from './audit-clock.ts';
 import { createdIsStored } from './created-is-stored.ts';
 import { eventsTakeEffect } from './events-take-effect.ts';
 import { gateEqualsLedger } from './gate-equals-ledger.ts';
@@ -30,15 +32,13 @@ export const promiseChecks: readonly PromiseCheck[] = [
   gateEqualsLedger,
 ];
 
-/** Sent mails are pruned after this many days at the earliest, so that older ones are not missed. */
-export const mailsKeptDays = 7;
-const secondsADay = 86_400;
 /** Ids come from the clocks of their makers; one this far ahead is not of a running order. */
 const clockLeadMs = 3_600_000;
 
 export interface AuditOptions {
   readonly stores: Stores;
   readonly gates: GateReader;
+  readonly groups: GroupReader;
   readonly promises: readonly PromiseId[];
   /** Only these SKUs, and orders that have one of them; undefined means all. */
   readonly skuIds: readonly string[] | undefined;
@@ -86,7 +86,7 @@ async function lookAtStores(
   check: PromiseCheck,
   tally: Tally,
 ): Promise<void> {
-  const { stores, graceSeconds, skuIds, gates } = options;
+  const { stores, graceSeconds, skuIds, gates, groups } = options;
   options.progress.show(`${check.id} ${check.title}`);
   try {
     await check.lookAtStores?.({
@@ -94,6 +94,7 @@ async function lookAtStores(
       graceSeconds,
       skuIds,
       readGate: (skuId) => gates.read(skuId),
+      readGroups: () => groups.read(),
       count: (what, by) => tally.count(check.id, what, by),
       report: (flaw) => tally.add({ promise: check.id, ...flaw }),
     });
@@ -112,7 +113,8 @@ async function lookAtOrders(
   const orderChecks = checks.filter(({ lookAtOrder }) => lookAtOrder !== undefined);
   if (orderChecks.length === 0) return 0;
   const { stores, graceSeconds, progress } = options;
-  const clockNow = (): Promise<Clock> => readAuditClock(stores, graceSeconds);
+  const groups = checks.includes(eventsTakeEffect) ? options.groups : undefined;
+  const clockNow = (): Promise<Clock> => readAuditClock(stores, groups, graceSeconds);
   const look = (picture: OrderPicture, clock: Clock): FoundFlaw[] =>
     lookAtOne(orderChecks, picture, clock, stores.slots);
   const again = new LookAgain({
@@ -178,14 +180,4 @@ function lookAtOne(
 function isChosen({ items, holds }: OrderPicture, skuIds: readonly string[] | undefined): boolean {
   if (skuIds === undefined) return true;
   return [...items, ...holds].some(({ skuId }) => skuIds.includes(skuId));
-}
-
-async function readAuditClock(stores: Stores, graceSeconds: number): Promise<Clock> {
-  const [database] = stores.orders;
-  if (database === undefined) throw new Error('there is no order database');
-  const [{ now, before }, { before: mailsKeptSince }] = await Promise.all([
-    readClock(database, graceSeconds),
-    readClock(database, mailsKeptDays * secondsADay),
-  ]);
-  return { now, settledBefore: before, mailsKeptSince };
 }

@@ -1,3 +1,4 @@
+import type { EventGroup } from '../groups.ts';
 import type { OrderPicture, OrderRow } from './order-picture.ts';
 import type { OrderLook, PromiseCheck, StoresLook } from './promise.ts';
 import { hold, isDead, isLive, refund, order as state, statusName, wasPaid } from './states.ts';
@@ -29,6 +30,7 @@ export const eventsTakeEffect: PromiseCheck = {
   async lookAtStores(look) {
     await lookAtOutboxes(look);
     await lookAtStatistics(look);
+    await lookAtGroups(look);
   },
 };
 
@@ -68,13 +70,13 @@ function lookAtLedger(look: OrderLook, { status }: OrderRow): void {
 function lookAtCounted(look: OrderLook, order: OrderRow): void {
   const { orderId, counted } = look.picture;
   const flaw = reporterOf(look);
-  if (counted === undefined) {
-    flaw('statistics-behind', `order ${orderId} is not in the user statistics`);
-  } else if (counted.version !== order.version) {
-    flaw(
-      'statistics-behind',
-      `order ${orderId} is at version ${order.version}, the user statistics have ${counted.version}`,
-    );
+  if (counted?.version !== order.version) {
+    if (isUnderWay(look, order, 'user-statistics')) return;
+    const sentence =
+      counted === undefined
+        ? `order ${orderId} is not in the user statistics`
+        : `order ${orderId} is at version ${order.version}, the user statistics have ${counted.version}`;
+    flaw('statistics-behind', sentence);
   } else if (
     counted.status !== order.status ||
     counted.totalMinor !== order.totalMinor ||
@@ -90,6 +92,7 @@ function lookAtFacts(look: OrderLook, order: OrderRow): void {
   const flaw = reporterOf(look);
   const version = facts.find((fact) => fact.version !== order.version)?.version;
   const isMissing = order.archived ? facts.length === 0 : facts.length < items.length;
+  if ((isMissing || version !== undefined) && isUnderWay(look, order, 'warehouse')) return;
   if (isMissing) {
     flaw(
       'warehouse-behind',
@@ -129,6 +132,7 @@ function lookAtMail(look: OrderLook, order: OrderRow): void {
   if (mail === undefined) {
     const paidTime = history.find(({ to }) => to === state.paid)?.time ?? '';
     if (order.archived || !wasPaid(order.status) || paidTime <= mailsKeptSince) return;
+    if (isUnderWay(look, order, 'confirmation-mail')) return;
     reporterOf(look)(
       'mail-missing',
       `order ${orderId} was paid, and no confirmation is on its way`,
@@ -138,6 +142,31 @@ function lookAtMail(look: OrderLook, order: OrderRow): void {
     const sentence = `the confirmation of order ${orderId} ${why} after ${mail.attempts} attempts`;
     look.report({ kind: 'mail-not-sent', sentence, orderId, isFinding: true });
   }
+}
+
+/** Whether the group may have the order's newest event still before it: being behind breaks no promise. */
+function isUnderWay({ clock }: OrderLook, { updateTime }: OrderRow, group: EventGroup): boolean {
+  return updateTime > clock.consumedUntil[group];
+}
+
+/** How far the groups are behind. Within the grace that is work under way; beyond it somebody may want to know. */
+async function lookAtGroups(look: StoresLook): Promise<void> {
+  const progress = await look.readGroups();
+  for (const { group, eventsBehind, consumedAgeSeconds } of progress) {
+    if (eventsBehind === 0n) continue;
+    look.count('events to consume', Number(eventsBehind));
+    if (consumedAgeSeconds <= look.graceSeconds) continue;
+    const until = Number.isFinite(consumedAgeSeconds)
+      ? `has consumed everything until ${utcBefore(consumedAgeSeconds)} UTC`
+      : 'has consumed nothing yet';
+    const sentence = `the group ${group} is ${eventsBehind.toLocaleString('en')} events behind and ${until}; orders that changed later are not judged by it`;
+    look.report({ kind: 'group-behind', sentence, isFinding: true });
+  }
+}
+
+function utcBefore(ageSeconds: number): string {
+  const time = new Date(Date.now() - ageSeconds * 1_000);
+  return time.toISOString().slice(0, 19).replace('T', ' ');
 }
 
 /** Rows leave the outbox when Kafka has them. */

@@ -81,8 +81,9 @@ export class LookAgain {
     const ids = [...this.#waiting.keys()];
     for (let from = 0; from < ids.length; from += batch) {
       const some = ids.slice(from, from + batch);
-      const pictures = await read(some);
+      // The clock first: what was consumed by then has its effects in the rows that are read after it.
       const clock = await readClock();
+      const pictures = await read(some);
       for (const orderId of some) {
         const picture = pictures.get(orderId);
         this.#looks += 1;

@@ -1,4 +1,5 @@
 import type { Gate } from '../gates.ts';
+import type { EventGroup, GroupProgress } from '../groups.ts';
 import type { Stores } from '../stores.ts';
 import type { OrderPicture } from './order-picture.ts';
 
@@ -28,6 +29,8 @@ export interface Clock {
   readonly settledBefore: string;
   /** Mails sent before this may have been pruned. */
   readonly mailsKeptSince: string;
+  /** What orders became until then is consumed by the group; empty if that is not known. */
+  readonly consumedUntil: Readonly<Record<EventGroup, string>>;
 }
 
 export interface OrderLook {
@@ -45,6 +48,8 @@ export interface StoresLook {
   readonly skuIds: readonly string[] | undefined;
   /** What stock says of a SKU's gate. @throws CouldNotLook */
   readGate(skuId: string): Promise<Gate>;
+  /** How far the groups behind the events are. @throws CouldNotLook */
+  readGroups(): Promise<readonly GroupProgress[]>;
   /** Counts something that was looked at: `count('SKUs', 3)`. */
   count(what: string, by: number): void;
   report(flaw: Flaw): void;

@@ -1,6 +1,6 @@
 import { Command } from 'commander';
 import { span } from '../arguments.ts';
-import { mailsKeptDays } from '../audit/audit.ts';
+import { mailsKeptDays } from '../audit/audit-clock.ts';
 import type { CommandContext } from '../command-line.ts';
 import { createProgress } from '../progress.ts';
 import { openStores } from '../stores.ts';
