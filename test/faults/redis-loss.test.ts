@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { readdirSync, rmSync, statSync, truncateSync } from 'node:fs';
+import { readdirSync, readFileSync, rmSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -131,10 +131,13 @@ function appendedFile({ dir }: RedisNode): string {
   return join(folder, name as string);
 }
 
-/** Cuts a node's file in the middle, most likely inside a command. */
+/** Cuts a node's file inside the command that is there: a cut between two is no damage. */
 function truncate(node: RedisNode, share: number): void {
   const file = appendedFile(node);
-  truncateSync(file, Math.floor(statSync(file).size * share));
+  const content = readFileSync(file);
+  const command = content.lastIndexOf('\r\n*', Math.floor(content.length * share));
+  assert(command > 0, 'there are commands to cut');
+  truncateSync(file, command + '\r\n*3'.length);
 }
 
 /** A replica that has stopped following somewhere behind what its master knows. */
