@@ -1,4 +1,4 @@
-import { Command } from 'commander';
+import { type Command, Option } from 'commander';
 import { span } from '../arguments.ts';
 import { mailsKeptDays } from '../audit/audit-clock.ts';
 import type { CommandContext } from '../command-line.ts';
@@ -38,17 +38,18 @@ export function pruneCommand(context: CommandContext): Command {
     .description('Archives and removes what is old, in bounded steps.')
     .option('--dry-run', 'only count what would go, by table')
     .option('--json', 'write the result as JSON and nothing else to standard output')
-    .option(
-      '--older-than <span>',
-      `age of closed orders, webhooks and mails, such as 30d; ${daysMin}d at least (default: 30d)`,
-      span(daysMin * daySeconds),
-      30 * daySeconds,
+    .addOption(
+      new Option(
+        '--older-than <span>',
+        `age of closed orders, webhooks and mails, such as 30d; ${daysMin}d at least`,
+      )
+        .argParser(span(daysMin * daySeconds))
+        .default(30 * daySeconds, '30d'),
     )
-    .option(
-      '--refunded-older-than <span>',
-      `age of refunded orders; ${daysMin}d at least (default: 400d)`,
-      span(daysMin * daySeconds),
-      400 * daySeconds,
+    .addOption(
+      new Option('--refunded-older-than <span>', `age of refunded orders; ${daysMin}d at least`)
+        .argParser(span(daysMin * daySeconds))
+        .default(400 * daySeconds, '400d'),
     )
     .addHelpText('after', help)
     .action(async (options: Options) => {
