@@ -1,4 +1,4 @@
-import { type Command, Option } from 'commander';
+import { Command, Option } from 'commander';
 import { span } from '../arguments.ts';
 import { mailsKeptDays } from '../audit/audit-clock.ts';
 import type { CommandContext } from '../command-line.ts';
