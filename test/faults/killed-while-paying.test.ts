@@ -72,7 +72,8 @@ before(async () => {
     reorderMs: 300,
     loseAnswers: 'drop',
     loseShare: 0.25,
-    refundsPendingMs: 200,
+    // Longer than the first pause of a refund, which is so asked for before its webhook comes.
+    refundsPendingMs: 1_500,
   });
 });
 after(() => system.close());
