@@ -65,8 +65,8 @@ export function readConfig(variables: Variables): Readonly<OrderConfig> {
     paymentAddresses: env.addresses('SLUICE_PAYMENT_ADDRESS', ['127.0.0.1:50053']),
     expiryMs: env.integer('SLUICE_ORDER_EXPIRY_SECONDS', 900, { min: 1, max: 604_800 }) * 1_000,
     expiry: {
-      intervalMs: env.integer('SLUICE_ORDER_EXPIRY_INTERVAL_MS', 1_000, { min: 20, max: 60_000 }),
-      batchMax: env.integer('SLUICE_ORDER_EXPIRY_BATCH', 500, { min: 1, max: 500 }),
+      intervalMs: env.integer('SLUICE_ORDER_EXPIRY_INTERVAL_MS', 200, { min: 20, max: 60_000 }),
+      batchMax: env.integer('SLUICE_ORDER_EXPIRY_BATCH', 200, { min: 1, max: 500 }),
       batchesMax: env.integer('SLUICE_ORDER_EXPIRY_BATCHES', 10, { min: 1, max: 1_000 }),
       voidsInFlightMax: env.integer('SLUICE_ORDER_EXPIRY_VOIDS', 16, { min: 1, max: 1_000 }),
     },
