@@ -81,18 +81,23 @@ test('a gate that says sold out while the ledger has stock sells it', async () =
 });
 
 test('what the ledger refuses although the gate admits it has the gate put right once', async () => {
-  const skuId = await newSku(system, 5n);
-  await system.redis.incrby(`{sku:${skuId}}:avail`, 50);
-  const before = { epoch: await epochOf(skuId), count: await resyncs('ledger_refused') };
-  const sides = [system, copy, system, copy, system, copy, system, copy];
-  const answers = await Promise.all(
-    sides.map((side) => reserve(side, reservation([skuId])).catch(() => undefined)),
-  );
-  assert.equal(answers.filter((answer) => answer?.$case === 'reserved').length, 5);
-  await eventually(async () => (await epochOf(skuId)) > before.epoch, 'the gate is installed anew');
-  assert.equal(await atRest(system, skuId), 0);
-  assert((await resyncs('ledger_refused')) > before.count);
-  assert.equal((await reserve(copy, reservation([skuId]))).$case, 'refused');
+  const before = await resyncs('ledger_refused');
+  // Now and then the watch over gates at rest sees the contradiction first, and heals it.
+  for (let round = 0; round < 5 && (await resyncs('ledger_refused')) === before; round += 1) {
+    const skuId = await newSku(system, 5n);
+    await system.redis.incrby(`{sku:${skuId}}:avail`, 50);
+    const epoch = await epochOf(skuId);
+    const sides = [system, copy, system, copy, system, copy, system, copy];
+    const answers = await Promise.all(
+      sides.map((side) => reserve(side, reservation([skuId])).catch(() => undefined)),
+    );
+    const reserved = answers.filter((answer) => answer?.$case === 'reserved').length;
+    await eventually(async () => (await epochOf(skuId)) > epoch, 'the gate is installed anew');
+    const left = await atRest(system, skuId);
+    assert.equal(reserved + left, 5);
+    if (left === 0) assert.equal((await reserve(copy, reservation([skuId]))).$case, 'refused');
+  }
+  assert((await resyncs('ledger_refused')) > before);
 });
 
 test('a gate that believes too much, too little or nothing of its buyers is put right', async () => {
