@@ -1,7 +1,6 @@
-import { once } from 'node:events';
-import { connect } from 'node:net';
 import { join } from 'node:path';
 import { repositoryDir, sharedCacheDir } from './places.ts';
+import { isPortOpen } from './port.ts';
 import { type ManagedProcess, spawnLogged, waitUntilReady } from './process.ts';
 import type { ServerAddresses } from './servers.ts';
 import type { LocalSettings } from './settings.ts';
@@ -64,7 +63,7 @@ function mailProgram({ mailPort: { port }, mailDir }: ServicesOptions): Program 
   return {
     name: 'mail',
     args: [main, '--port', String(port), '--dir', mailDir],
-    isReady: () => accepts(port),
+    isReady: () => isPortOpen(port),
   };
 }
 
@@ -149,15 +148,4 @@ async function answersOk(url: string): Promise<boolean> {
   const response = await fetch(url, { signal: AbortSignal.timeout(probeTimeoutMs) });
   await response.body?.cancel();
   return response.status === 200;
-}
-
-/** Whether something on loopback takes connections. */
-async function accepts(port: number): Promise<boolean> {
-  const socket = connect(port, '127.0.0.1');
-  try {
-    await once(socket, 'connect', { signal: AbortSignal.timeout(probeTimeoutMs) });
-    return true;
-  } finally {
-    socket.destroy();
-  }
 }

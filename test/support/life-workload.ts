@@ -5,7 +5,7 @@ import { demoTokenSecret } from '../../services/runtime/env.ts';
 import { fromClientError } from '../../services/runtime/refusal-status.ts';
 import { refusalTable } from '../../services/runtime/refusals.ts';
 import type { System } from './system.ts';
-import { attempt, type Click, seededRandom } from './workload.ts';
+import { anyOf, attempt, type Click, nextClick, seededRandom } from './workload.ts';
 
 /** What a step of an order's life came to. */
 export type StepOutcome =
@@ -58,7 +58,7 @@ export function startLifeWorkload(options: LifeOptions): LifeWorkload {
   async function buyer(index: number): Promise<void> {
     const random = seededRandom(seed + index * 7_919);
     while (!stopped && history.length < ordersMax) {
-      const click = nextClick(options, random, `${label}-${seed}-${index}-${history.length}`);
+      const click = nextClick(random, options, `${label}-${seed}-${index}-${history.length}`);
       history.push(click);
       const orderId = await buy(system, click, random);
       if (orderId !== undefined) await live({ system, steps, random }, orderId, click.userId);
@@ -69,7 +69,7 @@ export function startLifeWorkload(options: LifeOptions): LifeWorkload {
   async function operator(): Promise<void> {
     const random = seededRandom(seed + 13);
     for (let count = 0; !stopped && count < ordersMax; count += 1) {
-      const skuId = pick(options.skuIds, random);
+      const skuId = anyOf(options.skuIds, random);
       const request = {
         skuId,
         delta: BigInt(Math.floor(random() * 40) - 15),
@@ -245,20 +245,4 @@ async function outcomeOf(call: Promise<unknown>): Promise<StepOutcome> {
 
 function callOptions(): CallOptions {
   return { signal: AbortSignal.timeout(callMs) };
-}
-
-function nextClick({ skuIds, users }: LifeOptions, random: () => number, requestId: string): Click {
-  const lines = new Map<bigint, number>();
-  const count = random() < 0.2 ? Math.min(2, skuIds.length) : 1;
-  while (lines.size < count) lines.set(pick(skuIds, random), 1 + Math.floor(random() * 2));
-  return {
-    userId: BigInt(1 + Math.floor(random() * users)),
-    requestId,
-    lines: [...lines].map(([skuId, quantity]) => ({ skuId, quantity })),
-    outcomes: [],
-  };
-}
-
-function pick<Thing>(all: readonly Thing[], random: () => number): Thing {
-  return all[Math.floor(random() * all.length)] as Thing;
 }

@@ -1,7 +1,5 @@
-import { once } from 'node:events';
-import { connect } from 'node:net';
 import { join } from 'node:path';
-import { freePort } from '../../deploy/local/port.ts';
+import { freePort, isPortOpen } from '../../deploy/local/port.ts';
 import { type ManagedProcess, spawnLogged, waitUntilReady } from '../../deploy/local/process.ts';
 
 const repository = join(import.meta.dirname, '../..');
@@ -99,16 +97,6 @@ function programOf(service: ServiceName, port: number, dir: string): string[] {
 }
 
 async function isReady(service: ServiceName, port: number, metricsPort: number): Promise<boolean> {
-  if (service === 'mail') return await accepts(port);
+  if (service === 'mail') return await isPortOpen(port);
   return (await fetch(`http://127.0.0.1:${metricsPort}/readyz`)).ok;
-}
-
-async function accepts(port: number): Promise<boolean> {
-  const socket = connect(port, '127.0.0.1');
-  try {
-    await once(socket, 'connect');
-    return true;
-  } finally {
-    socket.destroy();
-  }
 }

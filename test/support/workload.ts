@@ -130,7 +130,8 @@ export function startWorkload(options: WorkloadOptions): Workload {
   };
 }
 
-function anyOf<Thing>(all: readonly Thing[], random: () => number): Thing {
+/** One of them, drawn. */
+export function anyOf<Thing>(all: readonly Thing[], random: () => number): Thing {
   return all[Math.floor(random() * all.length)] as Thing;
 }
 
@@ -146,9 +147,10 @@ async function cancel(client: OrderServiceClient, { userId, outcomes }: Click): 
   }
 }
 
-function nextClick(
+/** The next thing that some user wants: one or two SKUs, one or two units of each. */
+export function nextClick(
   random: () => number,
-  { skuIds, users }: WorkloadOptions,
+  { skuIds, users }: Pick<WorkloadOptions, 'skuIds' | 'users'>,
   requestId: string,
 ): Click {
   const count = random() < 0.2 ? Math.min(2, skuIds.length) : 1;
