@@ -70,6 +70,8 @@ export async function moveHolds(
   orders: readonly OrderMove[],
   deadline: Deadline,
 ): Promise<MoveOutcome> {
+  const mayFence = orders.some(({ fenceSkuIds }) => fenceSkuIds.length > 0);
+  const moveOnce = mayFence ? moveOrFence : moveOnly;
   for (let attempt = 1; ; attempt += 1) {
     try {
       return await transaction(pool, { deadline }, (connection) => moveOnce(connection, orders));
@@ -79,7 +81,25 @@ export async function moveHolds(
   }
 }
 
-async function moveOnce(
+/**
+ * Adds no row, so the holds' own locks keep them as they were read, and the SKUs' rows, for which
+ * the buyers wait, are locked last and for the figures alone.
+ */
+async function moveOnly(
+  connection: PoolConnection,
+  orders: readonly OrderMove[],
+): Promise<MoveOutcome> {
+  const orderIds = ascending(orders.map(({ orderId }) => orderId));
+  const holds = await readHolds(connection, orderIds, { lock: true });
+  const plan = planMoves(orders, holds, new Map());
+  await writeStates(connection, plan);
+  const skus = await lockSkus(connection, plan.figures.keys());
+  await addToFigures(connection, plan.figures);
+  return outcomeOf(plan, holds, skus);
+}
+
+/** A row that is missing has no lock: its SKU's keeps others from inserting it, so that comes first. */
+async function moveOrFence(
   connection: PoolConnection,
   orders: readonly OrderMove[],
 ): Promise<MoveOutcome> {
@@ -88,19 +108,18 @@ async function moveOnce(
   const skuIds = new Set(orders.flatMap(({ fenceSkuIds }) => fenceSkuIds));
   for (const hold of [...seen.values()].flat()) skuIds.add(hold.skuId);
   const skus = await lockSkus(connection, skuIds);
-  const holds = await readHolds(connection, orderIds);
-  const rows = [...holds.values()].flat();
-  if (rows.some(({ skuId }) => !skus.has(skuId))) throw new UnlockedSku();
+  const holds = await readHolds(connection, orderIds, { lock: true });
+  if ([...holds.values()].flat().some(({ skuId }) => !skus.has(skuId))) throw new UnlockedSku();
 
   const plan = planMoves(orders, holds, skus);
-  for (const { from, to, keys } of updatesOf(plan)) await updateStates(connection, from, to, keys);
+  await writeStates(connection, plan);
   await insertHolds(connection, plan.fences);
   await addToFigures(connection, plan.figures);
-  return { moved: plan.moved, rows };
+  return outcomeOf(plan, holds, skus);
 }
 
 interface MovePlan {
-  readonly moved: MovedHold[];
+  readonly moved: Omit<MovedHold, 'epoch'>[];
   /** Per row, as SQL names it: the state it has and the one it gets. */
   readonly states: Map<string, { from: HoldState; to: HoldState }>;
   readonly fences: NewHold[];
@@ -123,7 +142,7 @@ function planMoves(
       const to = stateAfter(from, order.move);
       if (to === undefined) continue;
       plan.states.set(key, { from: row.state, to });
-      addMove(plan, row, { from, to }, (skus.get(row.skuId) as LockedSku).epoch);
+      addMove(plan, row, from, to);
     }
     for (const skuId of order.fenceSkuIds) {
       const sku = skus.get(skuId);
@@ -132,23 +151,30 @@ function planMoves(
       const fence = fenceOf({ ...order, skuId, units: 0 }, sku.currency);
       fenced.add(key);
       plan.fences.push(fence);
-      plan.moved.push({ ...fence, credit: false, fenced: true, epoch: sku.epoch });
+      plan.moved.push({ ...fence, credit: false, fenced: true });
     }
   }
   return plan;
 }
 
-function addMove(
-  plan: MovePlan,
-  row: HoldRow,
-  { from, to }: { from: HoldState; to: HoldState },
-  epoch: bigint,
-): void {
+function addMove(plan: MovePlan, row: HoldRow, from: HoldState, to: HoldState): void {
   const { orderId, skuId, userId, requestId, units } = row;
   const change = figureChange(from, to, units);
   plan.figures.set(skuId, add(plan.figures.get(skuId), change));
   const credit = change.available > 0n;
-  plan.moved.push({ orderId, skuId, userId, requestId, units, credit, fenced: false, epoch });
+  plan.moved.push({ orderId, skuId, userId, requestId, units, credit, fenced: false });
+}
+
+/** What is to be credited, under the epochs that the SKUs have while this transaction locks them. */
+function outcomeOf(
+  { moved }: MovePlan,
+  holds: ReadonlyMap<bigint, readonly HoldRow[]>,
+  skus: ReadonlyMap<bigint, LockedSku>,
+): MoveOutcome {
+  return {
+    moved: moved.map((hold) => ({ ...hold, epoch: (skus.get(hold.skuId) as LockedSku).epoch })),
+    rows: [...holds.values()].flat(),
+  };
 }
 
 /** Rows that go from one state to another, together. */
@@ -170,6 +196,10 @@ function add(to: FigureChange | undefined, change: FigureChange): FigureChange {
     held: to.held + change.held,
     sold: to.sold + change.sold,
   };
+}
+
+async function writeStates(connection: PoolConnection, plan: MovePlan): Promise<void> {
+  for (const { from, to, keys } of updatesOf(plan)) await updateStates(connection, from, to, keys);
 }
 
 async function updateStates(

@@ -39,7 +39,7 @@ export interface LockedSku {
   readonly epoch: bigint;
 }
 
-/** Locks SKU rows in ascending order: the first step of everybody who writes their holds. */
+/** Locks SKU rows in ascending order: the first step of everybody who adds a hold of them. */
 export async function lockSkus(
   connection: PoolConnection,
   skuIds: Iterable<bigint>,
@@ -79,10 +79,14 @@ export interface HoldRow {
   readonly state: HoldState;
 }
 
-/** All holds of some orders. Current only for SKUs whose rows the transaction has locked. */
+/**
+ * All holds of some orders, their rows locked in their key's order if that is asked for. What is not
+ * locked is current only for SKUs whose rows the transaction has locked, and so is what is missing.
+ */
 export async function readHolds(
   connection: PoolConnection,
   orderIds: readonly bigint[],
+  { lock = false } = {},
 ): Promise<Map<bigint, HoldRow[]>> {
   const holds = new Map<bigint, HoldRow[]>();
   for (let from = 0; from < orderIds.length; from += rowsMax) {
@@ -90,7 +94,8 @@ export async function readHolds(
     const [rows] = await connection.query<RowDataPacket[]>(
       literal(
         `SELECT order_id, sku_id, user_id, request_id, units, unit_price_minor, currency, state
-         FROM stock_holds FORCE INDEX (PRIMARY) WHERE order_id IN (${ids.join(',')})`,
+         FROM stock_holds FORCE INDEX (PRIMARY) WHERE order_id IN (${ids.join(',')})
+         ORDER BY order_id, sku_id${lock ? ' FOR UPDATE' : ''}`,
       ),
     );
     for (const row of rows) {

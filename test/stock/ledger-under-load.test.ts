@@ -78,7 +78,8 @@ test(`two processes, several SKUs, releases, payments, rebuilds and recalls: see
 
   async function pay(): Promise<void> {
     const moves = reserved.slice(0, random(10)).map(({ orderId }) => {
-      return { orderId, move: 'SELL', fenceSkuIds: [], userId: 0n, requestId: '' } as const;
+      const move = random(2) === 0 ? 'SELL' : 'RELEASE';
+      return { orderId, move, fenceSkuIds: [], userId: 0n, requestId: '' } as const;
     });
     if (moves.length > 0) await moveHolds(system.pool, moves, Deadline.after(5_000));
   }

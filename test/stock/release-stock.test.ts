@@ -11,6 +11,7 @@ import type { Gate } from '../../services/stock/gate.ts';
 import { moveHolds, type OrderMove } from '../../services/stock/ledger-moves.ts';
 import { createReleaseStock } from '../../services/stock/release-stock.ts';
 import { createStockMetrics } from '../../services/stock/stock-metrics.ts';
+import { eventually } from '../support/eventually.ts';
 import { atRest, holdsOf, newSku, reservation, reserve, startStockSystem } from './support.ts';
 
 const system = await startStockSystem('release');
@@ -116,6 +117,37 @@ test('a credit that the gate did not answer is not sent again, and heals by itse
   assert.equal(calls, 1);
   assert.equal(await atRest(system, skuId), 5, 'the contradiction was healed');
 });
+
+test('a move that waits for a hold keeps no buyer waiting: the SKU is locked for the figures alone', async () => {
+  const skuId = await newSku(system, 5n);
+  const order = reservation([skuId]);
+  await reserve(system, order);
+  const { orderId } = order;
+  const other = await system.pool.getConnection();
+  await other.query('START TRANSACTION');
+  await other.query('SELECT state FROM stock_holds WHERE order_id = ? FOR UPDATE', [orderId]);
+  const move: OrderMove = {
+    ...{ orderId, move: 'SELL', fenceSkuIds: [], userId: 0n, requestId: '' },
+  };
+  let isMoved = false;
+  const moving = moveHolds(system.pool, [move], Deadline.after(5_000)).then(() => {
+    isMoved = true;
+  });
+  await eventually(isSomebodyWaiting, 'the move waits for the hold');
+  assert.equal((await reserve(system, reservation([skuId]))).$case, 'reserved');
+  assert.equal(isMoved, false, 'the buyer did not wait for the move');
+  await other.query('COMMIT');
+  other.release();
+  await moving;
+  assert.deepEqual(await figures(skuId), [3n, 1n, 1n]);
+});
+
+async function isSomebodyWaiting(): Promise<boolean> {
+  const [rows] = await system.pool.query(
+    "SELECT trx_id FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
+  );
+  return (rows as unknown[]).length > 0;
+}
 
 test('order events sell, release and restock; repeated and disordered they do the same', async () => {
   const skuId = await newSku(system, 9n);
