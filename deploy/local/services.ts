@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { repositoryDir, sharedCacheDir } from './places.ts';
+import { compileCacheDir, repositoryDir } from './places.ts';
 import { isPortOpen } from './port.ts';
 import { type ManagedProcess, spawnLogged, waitUntilReady } from './process.ts';
 import type { ServerAddresses } from './servers.ts';
@@ -82,8 +82,7 @@ export function serviceEnvironment(options: ServicesOptions): NodeJS.ProcessEnv 
     SLUICE_SIMULATOR_WEBHOOK_URL: `http://${peerHost}:${edge.port}/v1/webhooks/simulator`,
     SLUICE_SIMULATOR_DATA: join(options.dataDir, 'simulator.sqlite'),
     SLUICE_SMTP_URL: `smtp://127.0.0.1:${mailPort.port}`,
-    // Compiled code is kept between starts: that halves the time a service takes to load.
-    NODE_COMPILE_CACHE: join(sharedCacheDir, 'compile-cache'),
+    NODE_COMPILE_CACHE: compileCacheDir,
     ...options.env,
     SLUICE_REDIS_URL: addresses.redisUrl,
     SLUICE_MYSQL_URLS: addresses.mysqlUrls,

@@ -2,7 +2,7 @@ import { existsSync, globSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { Failure, printFailure } from './failure.ts';
 import { handleInterrupts } from './interrupt.ts';
-import { repositoryDir } from './places.ts';
+import { compileCacheDir, repositoryDir } from './places.ts';
 import { runTestFiles } from './run-test-files.ts';
 import { stopStrays } from './strays.ts';
 import { createSupervisor } from './supervisor.ts';
@@ -84,6 +84,7 @@ async function bringUpFor(
     SLUICE_TEST_REDIS_URL: addresses.redisUrl,
     SLUICE_TEST_KAFKA_BROKERS: addresses.kafkaBrokers,
     TMPDIR: join(dir, 'tmp'),
+    NODE_COMPILE_CACHE: compileCacheDir,
     [runVariable]: dir,
   });
 }

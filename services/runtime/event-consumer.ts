@@ -16,8 +16,8 @@ const sparingFetch = { minBytes: 512 * 1024, maxWaitTimeInMs: 1_000 };
 /** Offsets are committed behind what one fetch brings of a partition: some seconds of a paced consumer. */
 const partitionBytesMax = 256 * 1024;
 const restartMs = 1_000;
-/** A consumer that died holds up its partitions this long. */
-const sessionMs = 10_000;
+/** A consumer that died holds up its partitions this long; brokers allow no less unless they are told. */
+const sessionMs = 6_000;
 /** How often the broker hears that a consumer lives, also while a batch waits. */
 const heartbeatMs = 2_000;
 

@@ -3,6 +3,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
+import { compileCacheDir } from '../../deploy/local/places.ts';
 import { freePort } from '../../deploy/local/port.ts';
 import { type ManagedProcess, spawnLogged, waitUntilReady } from '../../deploy/local/process.ts';
 import type { OrderEvent } from '../../gen/sluice/event/v1/order_event.ts';
@@ -46,6 +47,7 @@ async function spawn(failpoints: string): Promise<ManagedProcess> {
     logFile: join(dir, 'events.log'),
     env: {
       PATH: process.env.PATH ?? '',
+      NODE_COMPILE_CACHE: compileCacheDir,
       ...bench.variables,
       SLUICE_EVENTS_METRICS_PORT: String(metricsPort),
       SLUICE_EVENTS_NICE: '5',

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { compileCacheDir } from '../../deploy/local/places.ts';
 import { freePort, isPortOpen } from '../../deploy/local/port.ts';
 import { type ManagedProcess, spawnLogged, waitUntilReady } from '../../deploy/local/process.ts';
 
@@ -58,6 +59,7 @@ export async function startServiceProcess(options: ServiceProcessOptions): Promi
       logFile: join(dir, `${service}-${port}.log`),
       env: {
         PATH: process.env.PATH ?? '',
+        NODE_COMPILE_CACHE: compileCacheDir,
         ...env,
         [`SLUICE_${name}_PORT`]: String(port),
         [`SLUICE_${name}_METRICS_PORT`]: String(metricsPort),
