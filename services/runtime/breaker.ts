@@ -53,6 +53,7 @@ export function createBreaker(options: BreakerOptions): Breaker {
   let failuresInARow = 0;
   let lostConnection = false;
   let probing: NodeJS.Timeout | undefined;
+  let asking = false;
   state?.set({ name }, 0);
   circuit.on('success', () => {
     failuresInARow = 0;
@@ -65,20 +66,30 @@ export function createBreaker(options: BreakerOptions): Breaker {
   circuit.on('open', () => {
     state?.set({ name }, 2);
     log.warn({ breaker: name }, 'circuit opened');
-    if (probe && lostConnection) probing ??= setInterval(() => void lookForPeer(), probeEveryMs);
+    // Half-open, it may have met a peer that answers slowly; such a one waits out the 30 s.
+    if (!lostConnection) stopProbing();
+    else if (probe) probing ??= setInterval(() => void lookForPeer(), probeEveryMs);
   });
   circuit.on('halfOpen', () => state?.set({ name }, 1));
   circuit.on('close', () => {
     state?.set({ name }, 0);
     failuresInARow = 0;
-    clearInterval(probing);
-    probing = undefined;
+    stopProbing();
     log.info({ breaker: name }, 'circuit closed');
   });
 
+  function stopProbing(): void {
+    clearInterval(probing);
+    probing = undefined;
+  }
+
+  /** One at a time, because a peer that swallows connections would be asked more and more often. */
   async function lookForPeer(): Promise<void> {
+    if (asking) return;
+    asking = true;
     const back = await Promise.resolve(probe?.()).catch(() => false);
-    if (back && circuit.opened) circuit.close();
+    asking = false;
+    if (back && circuit.opened && probing !== undefined) circuit.close();
   }
 
   return {
@@ -95,7 +106,7 @@ export function createBreaker(options: BreakerOptions): Breaker {
     },
     close: () => circuit.close(),
     stop() {
-      clearInterval(probing);
+      stopProbing();
       circuit.shutdown();
     },
   };
