@@ -1,6 +1,7 @@
 import { type Channel, connectivityState, credentials } from '@grpc/grpc-js';
 import { ClientError, createChannel, Status } from 'nice-grpc';
 import type { Deadline } from './deadline.ts';
+import { ConfigError } from './env.ts';
 import { Refusal } from './refusals.ts';
 
 /** A connection that is being made is waited for this long. */
@@ -69,10 +70,11 @@ export function isConnectionLoss(error: unknown): boolean {
   return cause instanceof ClientError && cause.code === Status.UNAVAILABLE;
 }
 
-/** Several addresses must be IPv4: a list of names cannot be one target of grpc-js. */
+/** A list of names cannot be one target of grpc-js. @throws ConfigError */
 function targetOf(addresses: readonly string[]): string {
   const isIpv4 = (address: string): boolean => /^\d+\.\d+\.\d+\.\d+:\d+$/.test(address);
   if (addresses.every(isIpv4)) return `ipv4:${addresses.join(',')}`;
   if (addresses.length === 1) return addresses[0] as string;
-  throw new Error(`${addresses.join(',')}: several addresses must be IPv4 addresses with ports`);
+  const rule = 'several addresses must be IPv4 addresses with ports';
+  throw new ConfigError([`${addresses.join(',')}: ${rule}`]);
 }

@@ -145,7 +145,11 @@ function inFlightMiddleware(inFlightMax: number): ServerMiddleware {
   };
 }
 
-/** The paths, such as `/sluice.payment.v1.PaymentService/RefundPayment`, that operators alone may call. */
+/**
+ * The paths, such as `/sluice.payment.v1.PaymentService/RefundPayment`, that operators alone may call.
+ *
+ * @throws Error for a name that is no method's: a slip must not leave a method open to everybody
+ */
 function guardedPaths(
   definition: CompatServiceDefinition,
   adminOnly: ServerService['adminOnly'],
@@ -153,7 +157,12 @@ function guardedPaths(
   const { methods } = definition as { methods: Record<string, { name: string }> };
   const names =
     typeof adminOnly === 'boolean' ? (adminOnly ? Object.keys(methods) : []) : adminOnly;
-  return new Set(names.map((name) => `/${fullName(definition)}/${methods[name]?.name ?? name}`));
+  const pathOf = (name: string): string => {
+    const method = methods[name];
+    if (method === undefined) throw new Error(`${fullName(definition)} has no method ${name}`);
+    return `/${fullName(definition)}/${method.name}`;
+  };
+  return new Set(names.map(pathOf));
 }
 
 /** Lets operators through: a token with the role `admin` in the `authorization` metadata. */

@@ -7,6 +7,7 @@ import {
   type StockServiceImplementation,
 } from '../../gen/sluice/stock/v1/stock_service.ts';
 import { Deadline } from '../../services/runtime/deadline.ts';
+import { ConfigError } from '../../services/runtime/env.ts';
 import { createGrpcClient } from '../../services/runtime/grpc-client.ts';
 import type { DeadlineContext } from '../../services/runtime/grpc-deadline.ts';
 import { service, startGrpcServer } from '../../services/runtime/grpc-server.ts';
@@ -220,6 +221,21 @@ test('callers without time get their timeouts and leave the circuit closed for t
   await client.reserveStock({ reservations: [] });
   close();
   await server.stop();
+});
+
+test('a method that is named for operators and does not exist keeps the server from starting', async () => {
+  const options = { adminOnly: ['getSkus'] };
+  const services = [service(StockServiceDefinition, stockWith({}), options)];
+  await assert.rejects(
+    startGrpcServer({ host: '127.0.0.1', port: 0, services, log, inFlightMax: 1 }),
+    /sluice\.stock\.v1\.StockService has no method getSkus/,
+  );
+});
+
+test('several addresses by name are a setting that cannot be used', () => {
+  const addresses = ['stock-1:50052', 'stock-2:50052'];
+  const options = { addresses, callTable: {}, log };
+  assert.throws(() => createGrpcClient(StockServiceDefinition, options), ConfigError);
 });
 
 test('a peer that accepts TCP but never speaks is given up within the deadline', async () => {
