@@ -171,7 +171,7 @@ function splitList(text: string): string[] {
     .filter((value) => value !== '');
 }
 
-/** A URL without its password, for messages. */
+/** A URL without its password, for messages; up to the last `@`, since it may be wrong just there. */
 function redact(url: string): string {
-  return url.replace(/\/\/[^@/]*@/, '//…@');
+  return url.replace(/\/\/.*@/, '//…@');
 }

@@ -18,6 +18,19 @@ const read = (env: EnvReader) => ({
   secret: env.secret('SLUICE_TOKEN_SECRET', env.boolean('SLUICE_DEMO', false)),
 });
 
+const secret = 'x'.repeat(32);
+
+test('a password goes into no message, whatever is in it', () => {
+  for (const password of ['hun@ter2', 'hun/ter2', '@hunter2@']) {
+    const url = `http://root:${password}@h:1`;
+    const variables = { SLUICE_TOKEN_SECRET: secret, SLUICE_MYSQL_URLS: url };
+    assert.throws(
+      () => readEnv(variables, read),
+      ({ message }: Error) => message.includes('//…@h:1') && !message.includes('ter2'),
+    );
+  }
+});
+
 test('unset and empty variables take the defaults, and the settings are frozen', () => {
   const config = readEnv({ SLUICE_DEMO: '1', SLUICE_ORDER_PORT: '' }, read);
   assert.equal(config.port, 50051);
@@ -25,8 +38,6 @@ test('unset and empty variables take the defaults, and the settings are frozen',
   assert.equal(config.secret, demoTokenSecret);
   assert(Object.isFrozen(config));
 });
-
-const secret = 'x'.repeat(32);
 const wrong: [string, string, RegExp][] = [
   ['SLUICE_ORDER_PORT', '70000', /SLUICE_ORDER_PORT=70000 must be a whole number from 0 to 65535/],
   ['SLUICE_ORDER_PORT', '12a', /SLUICE_ORDER_PORT/],
