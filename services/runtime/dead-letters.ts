@@ -170,7 +170,8 @@ function replayOf({ key, value, group }: DeadLetter): EventMessage {
 /**
  * How far a group's letters were replayed: the committed offsets of a group that never consumes.
  * One for each failing group, because letters of another may lie in between. Kafka forgets the
- * offsets of an idle group after a week, as it does the letters; a second replay would do no harm.
+ * offsets of an idle group after a week by default, and letters stay for a month: older ones count
+ * as not replayed again, and a second replay does no harm.
  */
 function replayedGroup(letters: string, group: string): string {
   return `${letters}.replayed.${group}`;
