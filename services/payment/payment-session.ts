@@ -15,12 +15,12 @@ export interface PaymentSessions {
    * Opens the session, or takes over the one that an attempt before has opened; answers the payment as stored. A payment
    * whose session is open or over already is answered as it is.
    *
-   * @throws Refusal ILLEGAL_TRANSITION if the order is being closed; OVERLOADED, DEPENDENCY_DOWN, OUTCOME_UNKNOWN
+   * @throws Refusal ILLEGAL_TRANSITION if the order is being closed or paid; OVERLOADED, DEPENDENCY_DOWN, OUTCOME_UNKNOWN
    */
   open(paymentId: bigint, deadline: Deadline): Promise<Payment>;
   /** Makes sure that the session cannot be paid any more, unless it was paid; answers the payment after it. */
   void(payment: Payment, deadline: Deadline): Promise<Payment>;
-  /** Asks the provider and applies what it says. */
+  /** Asks the provider and applies what it says; voids a session that outlived the time to pay its order. */
   refresh(payment: Payment, deadline: Deadline): Promise<void>;
 }
 
@@ -34,6 +34,8 @@ export interface PaymentSessionsOptions {
 const openMs = 5_000;
 const voidMs = 4_000;
 const readMs = 5_000;
+/** Closing the order comes first; what it leaves open for this long after the order's time is void. */
+const overdueMs = 60_000;
 
 export function createPaymentSessions(options: PaymentSessionsOptions): PaymentSessions {
   const { database, applySessionState } = options;
@@ -42,12 +44,17 @@ export function createPaymentSessions(options: PaymentSessionsOptions): PaymentS
       // Read after the payment was committed: a closing that has not seen it has left its fence before.
       const fenced = await readFenced(database, paymentId, deadline);
       if (fenced === undefined) throw new Refusal('OUTCOME_UNKNOWN', 'The payment is gone');
-      const { payment, isClosed } = fenced;
+      const { payment, isClosed, isPaid } = fenced;
       if (isClosed) {
         await sessions.void(payment, deadline);
         throw orderCloses();
       }
       if (isOpened(payment)) return payment;
+      if (isPaid) {
+        // Another attempt was paid before this one was opened: a page for it would charge the buyer twice.
+        await sessions.void(payment, deadline);
+        throw new Refusal('ILLEGAL_TRANSITION', 'The order is being paid');
+      }
       const session = await openAtProvider(options, payment, deadline);
       if (session instanceof Refusal) {
         // No repetition helps, so the attempt has failed, with the provider's word.
@@ -81,15 +88,20 @@ export function createPaymentSessions(options: PaymentSessionsOptions): PaymentS
     async refresh(payment, deadline) {
       const { reference } = payment;
       if (!canStillBePaid(payment)) return;
+      // An order that was paid otherwise is never closed, and not every provider ends its sessions by itself.
+      const isOverdue = payment.expireTime.getTime() + overdueMs < Date.now();
       if (reference === undefined) {
-        await sessions.open(payment.paymentId, deadline);
+        if (isOverdue) await sessions.void(payment, deadline);
+        else await sessions.open(payment.paymentId, deadline);
         return;
       }
-      const provider = providerOf(options, payment);
-      const state = await provider.readSession(reference, deadline.min(readMs));
+      const state = await readAtProvider(options, payment, reference, deadline);
       if (failpoints.on) await failpoints.hit('payment.after_read_session', infoOf(payment));
-      if (state.kind === 'open') return;
-      await apply(applySessionState, payment, reference, state, deadline, { voided: false });
+      if (isOverdue && state?.kind !== 'paid' && state?.kind !== 'closed') {
+        await voidReference(options, payment, reference, deadline);
+      } else if (state !== undefined && state.kind !== 'open') {
+        await apply(applySessionState, payment, reference, state, deadline, { voided: false });
+      }
     },
   };
   return sessions;
@@ -138,19 +150,32 @@ async function closeAtProvider(
   reference: string,
   deadline: Deadline,
 ): Promise<SessionState> {
-  const provider = providerOf(options, payment);
+  let refusal: Refusal;
   try {
-    return await provider.closeSession(reference, deadline.min(voidMs));
+    return await providerOf(options, payment).closeSession(reference, deadline.min(voidMs));
   } catch (error) {
     if (!isRefusedForGood(error)) throw error;
+    refusal = error;
   }
+  const state = await readAtProvider(options, payment, reference, deadline);
+  if (state !== undefined) return state;
+  const paymentId = String(payment.paymentId);
+  options.log.error({ paymentId, err: refusal }, 'the provider does not know a session of ours');
+  return { kind: 'closed' };
+}
+
+/** @returns undefined if the provider does not know the session */
+async function readAtProvider(
+  options: PaymentSessionsOptions,
+  payment: Payment,
+  reference: string,
+  deadline: Deadline,
+): Promise<SessionState | undefined> {
   try {
-    return await provider.readSession(reference, deadline.min(readMs));
+    return await providerOf(options, payment).readSession(reference, deadline.min(readMs));
   } catch (error) {
     if (!isRefusedForGood(error)) throw error;
-    const paymentId = String(payment.paymentId);
-    options.log.error({ paymentId, err: error }, 'the provider does not know a session of ours');
-    return { kind: 'closed' };
+    return undefined;
   }
 }
 

@@ -161,19 +161,31 @@ export async function writePayments(
   );
 }
 
-/** The payment, and whether its order is being closed, so that no session may be opened for it. */
+/** The payment, and whether its order is being closed, or is paid: then no session may be opened for it. */
 export async function readFenced(
   database: PaymentDatabase,
   paymentId: bigint,
   deadline: Deadline,
-): Promise<{ readonly payment: Payment; readonly isClosed: boolean } | undefined> {
-  const statement = `SELECT ${columns}, EXISTS (SELECT 1 FROM closed_orders c WHERE c.order_id = p.order_id)
-      AS closed
+): Promise<
+  { readonly payment: Payment; readonly isClosed: boolean; readonly isPaid: boolean } | undefined
+> {
+  const statement = `SELECT ${columns},
+      EXISTS (SELECT 1 FROM closed_orders c WHERE c.order_id = p.order_id) AS closed,
+      EXISTS (SELECT 1 FROM payments o WHERE o.order_id = p.order_id AND o.settlement IN (${paying})) AS paid
     FROM payments p WHERE payment_id = ?`;
-  const rows = await query<(PaymentRow & { closed: number })[]>(database, statement, [paymentId], {
-    deadline,
-  });
-  return rows[0] && { payment: toPayment(rows[0]), isClosed: Number(rows[0].closed) > 0 };
+  const rows = await query<(PaymentRow & { closed: number; paid: number })[]>(
+    database,
+    statement,
+    [paymentId],
+    { deadline },
+  );
+  const [row] = rows;
+  if (row === undefined) return undefined;
+  return {
+    payment: toPayment(row),
+    isClosed: Number(row.closed) > 0,
+    isPaid: Number(row.paid) > 0,
+  };
 }
 
 /** From its commit on, a payment of the order that has not opened its session yet will not. */

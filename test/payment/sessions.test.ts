@@ -308,6 +308,73 @@ test('the poller finishes an opening that was cut short, and leaves alone what i
   assert.equal(rows[0]?.next_time, null);
 });
 
+/** An attempt whose opening was cut short, and another one that pays the order. */
+async function paidBeside(): Promise<{ orderId: bigint; leftBehind: bigint }> {
+  const { orderId } = bench.order.add();
+  failpoints.set('payment.before_session', () => {
+    throw new Refusal('OUTCOME_UNKNOWN');
+  });
+  await assert.rejects(payment.pay(orderId, 'cut short'), { reason: 'OUTCOME_UNKNOWN' });
+  failpoints.clear();
+  const { payments } = await payment.client.listPayments({ orderId, userId: 0n });
+  const { paymentId } = await payment.pay(orderId, 'pays');
+  await payment.deliver(bench.provider.pay(paymentId));
+  await untilPayment(payment, paymentId, (one) => one.settlement === recorded, 'it is recorded');
+  return { orderId, leftBehind: payments[0]?.paymentId as bigint };
+}
+
+test('an attempt that was cut short is not opened any more once another one has paid', async () => {
+  const { orderId, leftBehind } = await paidBeside();
+  await assert.rejects(payment.pay(orderId, 'cut short'), { reason: 'ILLEGAL_TRANSITION' });
+  assert.equal((await payment.read(leftBehind)).status, closed);
+  assert(isOver(leftBehind));
+});
+
+test('the poller opens nothing for an order that is paid', async () => {
+  const { leftBehind } = await paidBeside();
+  await eventually(async () => {
+    await bench.makeDue();
+    return (await payment.read(leftBehind)).status === closed;
+  }, 'the attempt is closed');
+  assert(isOver(leftBehind));
+});
+
+for (const [what, prepare] of [
+  ['open', () => undefined],
+  ['failed', (paymentId: bigint) => bench.provider.fail(paymentId)],
+  ['unknown to its provider', (paymentId: bigint) => bench.provider.sessions.delete(paymentId)],
+] as const) {
+  test(`a session that is ${what} when its order's time is long over is voided, and asked for no more`, async () => {
+    const { paymentId } = await payment.pay(bench.order.add().orderId);
+    prepare(paymentId);
+    const overdue =
+      'UPDATE payments SET expire_time = NOW(3) - INTERVAL 2 MINUTE WHERE payment_id = ?';
+    await bench.sql(overdue, [paymentId]);
+    await eventually(async () => {
+      await bench.makeDue();
+      return (await payment.read(paymentId)).status === closed;
+    }, 'it is closed');
+    const session = bench.provider.sessions.get(paymentId);
+    assert(session === undefined || session.state.kind === 'closed');
+    const rows = await bench.sql('SELECT next_time FROM payments WHERE payment_id = ?', [
+      paymentId,
+    ]);
+    assert.equal(rows[0]?.next_time, null);
+  });
+}
+
+test('a session that was paid in time is recorded, however late that is learnt', async () => {
+  const { paymentId } = await payment.pay(bench.order.add().orderId);
+  bench.provider.pay(paymentId);
+  const overdue =
+    'UPDATE payments SET expire_time = NOW(3) - INTERVAL 2 MINUTE WHERE payment_id = ?';
+  await bench.sql(overdue, [paymentId]);
+  await eventually(async () => {
+    await bench.makeDue();
+    return (await payment.read(paymentId)).settlement === recorded;
+  }, 'it is recorded');
+});
+
 test('an attempt that comes to be stored after its order was closed leaves nothing', async () => {
   const { orderId } = bench.order.add();
   const pause = pauseAt('payment.before_insert_commit');
