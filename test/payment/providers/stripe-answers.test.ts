@@ -181,6 +181,17 @@ test('an intent that can neither be cancelled nor is paid stays unknown', async 
   await assert.rejects(providerAt().closeSession('pi_1', soon()), { reason: 'OUTCOME_UNKNOWN' });
 });
 
+test('money that cannot be read was taken all the same: the intent is unknown, never closed', async () => {
+  const odd = { status: 'succeeded', currency: 'isk', amount_received: 50_050 };
+  const unknown = { reason: 'OUTCOME_UNKNOWN' };
+  willAnswer(ok(intent(odd)));
+  await assert.rejects(providerAt().readSession('pi_1', soon()), unknown);
+  willAnswer(unexpectedState, ok(intent(odd)));
+  await assert.rejects(providerAt().closeSession('pi_1', soon()), unknown);
+  willAnswer(ok(intent({ status: 'succeeded', currency: undefined })));
+  await assert.rejects(providerAt().readSession('pi_1', soon()), unknown);
+});
+
 test('a refund asks with its own idempotency key', async () => {
   willAnswer(ok({ id: 're_1', status: 'pending' }));
   const state = await providerAt().refund(order, soon());

@@ -22,13 +22,13 @@ export function toStripeAmount({ currencyCode, minorUnits }: Money): {
   return { amount: Number(units), currency: currencyCode.toLowerCase() };
 }
 
-/** An amount as Stripe tells it. @throws Refusal INVALID_REQUEST if it is none of ours */
+/** An amount as Stripe tells it. @throws Error if it is none of ours: what it means is not known then */
 export function fromStripeAmount(amount: number, currency: string): Money {
   const currencyCode = currency.toUpperCase();
-  if (!Number.isSafeInteger(amount)) throw refusedAmount('is not a whole number');
+  if (!Number.isSafeInteger(amount)) throw new Error(`Stripe tells an amount of ${amount}`);
   const units = BigInt(amount);
   if (!hundredfold.has(currencyCode)) return { currencyCode, minorUnits: units };
-  if (units % 100n !== 0n) throw refusedAmount(`is no whole amount of ${currencyCode}`);
+  if (units % 100n !== 0n) throw new Error(`Stripe tells ${amount} hundredths of ${currencyCode}`);
   return { currencyCode, minorUnits: units / 100n };
 }
 

@@ -7,7 +7,7 @@ export interface StripeCalls {
   /**
    * Makes one call within the deadline.
    *
-   * @param call gets the time that is left, in whole milliseconds
+   * @param call gets the time that is left, in whole milliseconds, and reads the answer: one that it cannot read is unknown
    * @throws Refusal OUTCOME_UNKNOWN, DEPENDENCY_DOWN, INVALID_REQUEST, as PaymentProvider says
    */
   run<Answer>(deadline: Deadline, call: (timeoutMs: number) => Promise<Answer>): Promise<Answer>;

@@ -107,19 +107,17 @@ async function readSession(
   deadline: Deadline,
   { stripe, calls }: Api,
 ): Promise<SessionState> {
-  const intent = await calls.run(deadline, (timeout) =>
-    stripe.paymentIntents.retrieve(reference, {}, { timeout }),
+  return await calls.run(deadline, async (timeout) =>
+    intentState(await stripe.paymentIntents.retrieve(reference, {}, { timeout })),
   );
-  return intentState(intent);
 }
 
 async function cancel(reference: string, deadline: Deadline, api: Api): Promise<SessionState> {
   const { stripe, calls } = api;
   try {
-    const intent = await calls.run(deadline, (timeout) =>
-      stripe.paymentIntents.cancel(reference, {}, { timeout }),
+    return await calls.run(deadline, async (timeout) =>
+      intentState(await stripe.paymentIntents.cancel(reference, {}, { timeout })),
     );
-    return intentState(intent);
   } catch (error) {
     // Paid or cancelled before: which, the intent itself says.
     if (isRefusedForGood(error)) return await readSession(reference, deadline, api);

@@ -77,8 +77,8 @@ function subjectOf(type: string, object: unknown): ProviderEvent['subject'] {
 function readState<State>(read: () => State): State {
   try {
     return read();
-  } catch (error) {
-    throw error instanceof Refusal ? error : unreadable('has no readable state');
+  } catch {
+    throw unreadable('has no readable state');
   }
 }
 
