@@ -13,7 +13,8 @@ export type ProviderSettings =
 export function readProviderSettings(env: EnvReader): ProviderSettings {
   const demo = env.boolean('SLUICE_DEMO', false);
   const kind = env.choice('SLUICE_PAYMENT_PROVIDER', ['simulator', 'stripe'], 'simulator');
-  const webhookKeys = env.secrets('SLUICE_PAYMENT_WEBHOOK_KEYS', demo);
+  // Stripe knows no public demo secrets, and whoever knows the key of its webhooks pays with words: no defaults there.
+  const webhookKeys = env.secrets('SLUICE_PAYMENT_WEBHOOK_KEYS', demo && kind === 'simulator');
   if (kind === 'simulator') {
     return {
       kind,
@@ -25,7 +26,6 @@ export function readProviderSettings(env: EnvReader): ProviderSettings {
   return {
     kind,
     webhookKeys,
-    // Stripe knows no public demo key, so there is no default even in demo mode.
     apiKey: env.secret('SLUICE_STRIPE_API_KEY', false),
     apiUrl: env.httpUrl('SLUICE_STRIPE_API_URL', 'https://api.stripe.com'),
     pageUrl: env.httpUrl('SLUICE_STRIPE_PAGE_URL', 'http://127.0.0.1:8080/pay'),

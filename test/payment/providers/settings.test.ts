@@ -56,9 +56,15 @@ test('two webhook keys may be live, not three, and each is long', () => {
   }
 });
 
-test('Stripe needs its key in demo mode too, and nothing of the simulator', () => {
+test('Stripe needs its secrets in demo mode too, and nothing of the simulator', () => {
   const stripe = { SLUICE_PAYMENT_PROVIDER: 'stripe', SLUICE_PAYMENT_WEBHOOK_KEYS: secret };
   assert.deepEqual(problemsOf({ ...stripe, SLUICE_DEMO: '1' }), ['SLUICE_STRIPE_API_KEY']);
+  for (const keys of ['', demoTokenSecret, `${secret},${demoTokenSecret}`]) {
+    const variables = { ...stripe, SLUICE_DEMO: '1', SLUICE_STRIPE_API_KEY: secret };
+    assert.deepEqual(problemsOf({ ...variables, SLUICE_PAYMENT_WEBHOOK_KEYS: keys }), [
+      'SLUICE_PAYMENT_WEBHOOK_KEYS',
+    ]);
+  }
   const settings = read({ ...stripe, SLUICE_STRIPE_API_KEY: secret });
   assert(settings.kind === 'stripe');
   assert.equal(settings.apiUrl, 'https://api.stripe.com');
