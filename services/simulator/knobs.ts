@@ -76,7 +76,12 @@ export const knobTable: { readonly [Name in keyof Knobs]: Knob<Knobs[Name]> } = 
   },
   refuseRefunds: flag('refunds fail for good'),
   refundsPendingMs: whole(0, 0, 7 * dayMs, 'refunds are pending this long before they are settled'),
-  slowMs: whole(0, 0, 60_000, 'every call of the API waits this long before it is done'),
+  slowMs: whole(
+    0,
+    0,
+    60_000,
+    'what is asked (sessions, refunds) waits this long before it is done',
+  ),
   payAfterClose: flag('a closed or expired session can still be paid: a late payment'),
 };
 

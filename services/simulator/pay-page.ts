@@ -76,13 +76,14 @@ function countdown(leftMs: number): string {
   return `<p class="countdown">Time left <span role="timer" data-left-ms="${Math.max(0, leftMs)}">${text}</span></p>`;
 }
 
-function buttons({ sessionId, amount }: Session): string {
+/** A closed session that a knob leaves payable can be paid, and nothing else. */
+function buttons(session: Session): string {
+  const { sessionId, amount } = session;
   const form = (action: string, kind: string, label: string): string =>
     `<form method="post" action="/pay/${sessionId}/${action}"><button class="button ${kind}">${htmlText(label)}</button></form>`;
   return `<div class="buttons">
 ${form('pay', 'main', `Pay ${formatAmount(amount)}`)}
-${form('fail', 'quiet', 'Fail')}
-${form('abandon', 'quiet', 'Abandon')}
+${isPayable(session) ? form('fail', 'quiet', 'Fail') + form('abandon', 'quiet', 'Abandon') : ''}
 </div>`;
 }
 

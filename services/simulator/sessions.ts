@@ -26,7 +26,11 @@ export interface Sessions {
   open(wanted: NewSession, idempotencyKey: string): Session;
   /** @throws ApiError not_found */
   read(sessionId: string): Session;
-  /** Pays it; one that is paid already stays as it is. @throws ApiError session_closed, not_found */
+  /**
+   * Pays it, also when it is closed if a knob says so; one that is paid already stays as it is.
+   *
+   * @throws ApiError session_closed, not_found
+   */
   pay(sessionId: string): Session;
   /** An attempt that fails. @throws ApiError session_closed, not_found */
   fail(sessionId: string, failure: string): Session;
@@ -57,9 +61,9 @@ export function createSessions(options: SessionsOptions): Sessions {
     return changed;
   }
 
-  /** @throws ApiError session_closed, unless a knob lets late payments through */
+  /** @throws ApiError session_closed */
   function requireOpen(session: Session): void {
-    if (isPayable(session) || (session.status === 'closed' && knobs.now.payAfterClose)) return;
+    if (isPayable(session)) return;
     throw new ApiError(409, 'session_closed', `the session is ${session.status}`);
   }
 
@@ -90,13 +94,14 @@ export function createSessions(options: SessionsOptions): Sessions {
       database.transaction(() => {
         const session = find(sessionId);
         if (session.status === 'paid') return session;
-        requireOpen(session);
+        if (!knobs.now.payAfterClose) requireOpen(session);
         const captured = capturedOf(session.amount, knobs);
         return change(session, { status: 'paid', failure: '', captured });
       }),
     fail: (sessionId, failure) =>
       database.transaction(() => {
         const session = find(sessionId);
+        // Also where a knob lets late payments through: a voided session must not be open again when the knob is back.
         requireOpen(session);
         return change(session, { status: 'failed', failure });
       }),

@@ -228,6 +228,16 @@ test('payAfterClose: a closed session is paid late, and told as paid after close
   ]);
 });
 
+test('payAfterClose opens nothing again: a closed session can be paid late, and not fail', async () => {
+  const reference = await open();
+  await simulator.provider.closeSession(reference, soon());
+  await simulator.knobs({ payAfterClose: true });
+  assert.equal((await simulator.call('POST', `/v1/sessions/${reference}/fail`)).status, 409);
+  await simulator.knobs({});
+  assert.deepEqual(await read(reference), { kind: 'closed' });
+  assert.equal((await pay(reference)).status, 409);
+});
+
 test('knobs that are unknown or out of range are all named, and change nothing', async () => {
   await simulator.knobs({ duplicates: 3 });
   const { status, body } = await simulator.call('PUT', '/v1/knobs', {

@@ -137,6 +137,7 @@ test('with payAfterClose the page lets a late payment through', async () => {
   assert.equal(await stateOf(reference), 'closed');
   await simulator.knobs({ payAfterClose: true });
   const { page, close } = await visit(paymentUrl);
+  assert.equal(await page.getByRole('button').count(), 1);
   await page.getByRole('button', { name: /^Pay/ }).click();
   await page.getByRole('heading', { name: 'Paid. Thank you!' }).waitFor();
   assert.equal(await stateOf(reference), 'paid');
