@@ -4,11 +4,16 @@ import { createKafka } from './kafka.ts';
 import type { Log } from './log.ts';
 import { Refusal } from './refusals.ts';
 
+/** Kafka refuses a batch of 1 MiB or more; what belongs to one partition goes in several then. */
+const batchBytesMax = 512 * 1024;
+
 /** One message; messages with equal keys stay in one partition, in order. */
 export interface EventMessage {
   readonly key: string;
   readonly value: Uint8Array;
   readonly headers?: Readonly<Record<string, string>>;
+  /** When it came to be, which may be long before it is published; default now. */
+  readonly time?: Date;
 }
 
 /** The port to Kafka's producing side, small enough for another client to stand here. */
@@ -60,7 +65,11 @@ export function createEventPublisher(options: {
     return count;
   }
 
-  async function publishAll(topic: string, messages: readonly EventMessage[]): Promise<void> {
+  async function publishAll(
+    topic: string,
+    messages: readonly EventMessage[],
+    deadline: Deadline,
+  ): Promise<void> {
     await connect();
     const count = await partitionsOf(topic);
     const partitionMetadata = Array.from({ length: count }, (_, partitionId) => ({
@@ -79,8 +88,14 @@ export function createEventPublisher(options: {
       else byPartition.set(partition, [message]);
     }
     await Promise.all(
-      [...byPartition].map(([partition, group]) =>
-        inTurn(lastSends, `${topic}/${partition}`, () => send(producer, topic, partition, group)),
+      [...byPartition].flatMap(([partition, group]) =>
+        inBatches(group).map((batch) =>
+          inTurn(lastSends, `${topic}/${partition}`, async () => {
+            // While Kafka hangs, turns would pile up; whoever was told so publishes again anyway.
+            if (deadline.passed) throw notInTime();
+            await send(producer, topic, partition, batch);
+          }),
+        ),
       ),
     );
   }
@@ -90,12 +105,10 @@ export function createEventPublisher(options: {
       if (messages.length === 0) return;
       let timer: NodeJS.Timeout | undefined;
       const late = new Promise<never>((_, reject) => {
-        const giveUp = (): void =>
-          reject(new Refusal('OUTCOME_UNKNOWN', 'Kafka did not acknowledge in time'));
-        timer = setTimeout(giveUp, Math.max(0, deadline.leftMs()));
+        timer = setTimeout(() => reject(notInTime()), Math.max(0, deadline.leftMs()));
       });
       try {
-        await Promise.race([publishAll(topic, messages), late]);
+        await Promise.race([publishAll(topic, messages, deadline), late]);
       } catch (error) {
         partitionCounts.delete(topic);
         throw error;
@@ -105,6 +118,26 @@ export function createEventPublisher(options: {
     },
     close: () => producer.disconnect(),
   };
+}
+
+function notInTime(): Refusal {
+  return new Refusal('OUTCOME_UNKNOWN', 'Kafka did not acknowledge in time');
+}
+
+/** Cuts the messages of one partition into batches that Kafka takes. */
+function inBatches(messages: readonly EventMessage[]): EventMessage[][] {
+  const batches: EventMessage[][] = [];
+  let bytes = Number.POSITIVE_INFINITY;
+  for (const message of messages) {
+    const own = message.key.length + message.value.length;
+    if (bytes + own > batchBytesMax) {
+      batches.push([]);
+      bytes = 0;
+    }
+    batches.at(-1)?.push(message);
+    bytes += own;
+  }
+  return batches;
 }
 
 /** Starts `work` after the last of the same key has ended, however it ended. */
@@ -133,11 +166,12 @@ async function send(
     topic,
     acks: -1,
     timeout: 5_000,
-    messages: messages.map(({ key, value, headers }) => ({
+    messages: messages.map(({ key, value, headers, time }) => ({
       key,
       value: Buffer.from(value.buffer, value.byteOffset, value.byteLength),
       partition,
       ...(headers ? { headers: { ...headers } } : {}),
+      ...(time ? { timestamp: String(time.getTime()) } : {}),
     })),
   });
 }

@@ -60,7 +60,7 @@ async function relayOnce({ pool, topic, publisher }: OutboxRelayOptions): Promis
   const ids = claimed.map((row) => row.id as string);
   try {
     if (failpoints.on) await failpoints.hit('relay.before_publish', { ids });
-    const messages = claimed.flatMap((row) => messagesOf(row.payload as Buffer));
+    const messages = claimed.flatMap(messagesOf);
     await publisher.publish(topic, messages, Deadline.after(publishMs));
   } catch (error) {
     await giveBack(pool, owner).catch(() => undefined);
@@ -83,7 +83,7 @@ async function claim(pool: Pool, owner: string): Promise<RowDataPacket[]> {
   return await transaction(pool, { deadline }, async (connection) => {
     // Rows that other relays or open transactions hold are passed over instead of waited for.
     const [rows] = await connection.query<RowDataPacket[]>(
-      `SELECT id, payload FROM outbox WHERE owned_until IS NULL OR owned_until < NOW(3)
+      `SELECT id, payload, create_time FROM outbox WHERE owned_until IS NULL OR owned_until < NOW(3)
        ORDER BY id LIMIT ${claimRowsMax} FOR UPDATE SKIP LOCKED`,
     );
     if (rows.length === 0) return rows;
@@ -102,9 +102,12 @@ async function giveBack(pool: Pool, owner: string): Promise<void> {
   await query(pool, sql, [owner], { deadline: Deadline.after(databaseMs) });
 }
 
-function messagesOf(payload: Buffer): EventMessage[] {
-  return OutboxBatch.decode(payload).messages.map(({ key, value }) => ({
-    key: String(key),
-    value,
-  }));
+/**
+ * The time of an event is that of its row, so that a place in Kafka tells until when orders were
+ * followed, also behind an outage. Kafka refuses times of the future; a clock may be ahead.
+ */
+function messagesOf(row: RowDataPacket): EventMessage[] {
+  const time = new Date(Math.min((row.create_time as Date).getTime(), Date.now()));
+  const { messages } = OutboxBatch.decode(row.payload as Buffer);
+  return messages.map(({ key, value }) => ({ key: String(key), value, time }));
 }

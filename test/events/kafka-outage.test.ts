@@ -9,6 +9,7 @@ import type { OrderEvent } from '../../gen/sluice/event/v1/order_event.ts';
 import type { RunningEvents } from '../../services/events/compose.ts';
 import { Deadline } from '../../services/runtime/deadline.ts';
 import { createEventPublisher } from '../../services/runtime/event-publisher.ts';
+import { readTopic } from '../../services/runtime/topic-reader.ts';
 import { eventually } from '../support/eventually.ts';
 import {
   type EventsBench,
@@ -72,6 +73,35 @@ test('after Kafka was away the consumers carry on by themselves', async () => {
   await publish(livesOf(200n, 20));
   await expectStatistics();
   await eventually(ready, 'the process is ready again', { withinMs: 60_000 });
+});
+
+test('what was given up while Kafka hung is not published behind its back', async () => {
+  const brokers = [kafka.brokers];
+  const publisher = createEventPublisher({ clientId: 'test', brokers, log: silent });
+  const [event] = livesOf(250n, 1) as [OrderEvent];
+  const key = String(event.orderId);
+  const publishIn = (ms: number): Promise<void> =>
+    publisher.publish(bench.topic, [messageOf(event)], Deadline.after(ms));
+  published.push(event);
+  await publishIn(30_000);
+  process.kill(kafka.pid, 'SIGSTOP');
+  for (let attempt = 0; attempt < 10; attempt += 1) {
+    await assert.rejects(publishIn(100), /did not acknowledge in time/);
+  }
+  process.kill(kafka.pid, 'SIGCONT');
+  await publishIn(30_000);
+  await publisher.close();
+  let copies = 0;
+  await readTopic({
+    ...{ brokers, topic: bench.topic, log: silent },
+    visit(message) {
+      if (message.key?.toString() === key) copies += 1;
+      return true;
+    },
+  });
+  // The first, the last, and the one that was on its way when Kafka stopped.
+  assert(copies >= 2 && copies <= 3, `${copies} copies`);
+  await expectStatistics();
 });
 
 test('a process that starts while Kafka is away joins when it comes', async () => {

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import type { RowDataPacket } from 'mysql2';
 import { OutboxBatch } from '../../gen/sluice/event/v1/outbox.ts';
+import { Deadline } from '../../services/runtime/deadline.ts';
 import { startEventConsumer } from '../../services/runtime/event-consumer.ts';
 import {
   createEventPublisher,
@@ -16,6 +17,7 @@ import {
 import { createLog } from '../../services/runtime/log.ts';
 import type { Pool } from '../../services/runtime/mysql.ts';
 import { type OutboxRelay, startOutboxRelay } from '../../services/runtime/outbox-relay.ts';
+import { readTopic } from '../../services/runtime/topic-reader.ts';
 import { createScratchDatabase } from '../support/databases.ts';
 import { eventually } from '../support/eventually.ts';
 import { kafkaBrokers, uniquePrefix } from '../support/servers.ts';
@@ -101,6 +103,30 @@ test('what is in the outbox reaches the consumer and leaves the outbox', async (
   await running.stop();
 });
 
+test('an event has the time of its row, however late it is published, and none of the future', async () => {
+  const beganMs = Date.now();
+  await store('old');
+  await pool.query('UPDATE outbox SET create_time = NOW(3) - INTERVAL 5 MINUTE');
+  await store('ahead');
+  await pool.query(
+    'UPDATE outbox SET create_time = NOW(3) + INTERVAL 1 DAY ORDER BY id DESC LIMIT 1',
+  );
+  const running = relay();
+  await eventually(async () => (await rows()) === 0, 'the outbox is empty');
+  await running.stop();
+  const times = new Map<string, number>();
+  await readTopic({
+    ...{ brokers, topic, log },
+    visit({ value, timestamp }) {
+      times.set(String(value), Number(timestamp) - beganMs);
+      return true;
+    },
+  });
+  const [oldMs = 0, aheadMs = 0] = [times.get('old'), times.get('ahead')];
+  assert(Math.abs(oldMs + 300_000) < 60_000, `${oldMs} ms`);
+  assert(aheadMs >= 0 && aheadMs < 60_000, `${aheadMs} ms`);
+});
+
 test('a relay that fails between publishing and deleting publishes again', async () => {
   let failures = 0;
   failpoints.set('relay.after_publish', () => {
@@ -131,6 +157,21 @@ test('two relays share the work without waiting for each other', async () => {
   assert.deepEqual(
     texts.filter((text) => countOf(text) !== 1),
     [],
+  );
+});
+
+test('more than Kafka takes at once for one partition arrives all the same', async () => {
+  const size = 10_000;
+  const messages = Array.from({ length: 250 }, (_, index) => ({
+    key: 'one',
+    value: Buffer.from(`large-${index}`.padEnd(size, '.')),
+  }));
+  await publisher.publish(topic, messages, Deadline.after(20_000));
+  const arrived = (): string[] => received.filter((text) => text.startsWith('large-'));
+  await eventually(() => arrived().length === messages.length, 'all arrive');
+  assert.deepEqual(
+    arrived(),
+    messages.map(({ value }) => value.toString()),
   );
 });
 
