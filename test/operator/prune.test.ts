@@ -143,6 +143,26 @@ test('a dry run counts what a run then removes, sold holds and books stay, and t
   assert.deepEqual(new Set(Object.values(again.rows)), new Set([0]));
 });
 
+test('a run that is held up names the database, and the next one finishes the work', async () => {
+  const inbox = `${prefix}_payment.webhook_inbox`;
+  await filled.pool.query(
+    `INSERT INTO ${inbox} VALUES ('simulator', 'old', 'paid', 1, 'applied', '{}', NOW(3) - INTERVAL 60 DAY)`,
+  );
+  const holder = await filled.pool.getConnection();
+  await holder.query('START TRANSACTION');
+  await holder.query(`SELECT * FROM ${inbox} WHERE event_id = 'old' FOR UPDATE`);
+  try {
+    await assert.rejects(run(false), ({ name, message }: Error) => {
+      assert.equal(name, 'CouldNotLook');
+      return message.includes(`failed on ${prefix}_payment: Lock wait timeout`);
+    });
+  } finally {
+    await holder.query('ROLLBACK');
+    holder.release();
+  }
+  assert.equal((await run(false)).rows.webhook_inbox, 1);
+});
+
 test('refunded orders go by their own age and keep their holds, and the archive has the whole order', async () => {
   const id = await filled.orderId(18);
   const did = await run(false, { refundedDays: 59 });

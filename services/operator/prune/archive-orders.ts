@@ -1,6 +1,4 @@
 import type { RowDataPacket } from 'mysql2/promise';
-import { Deadline } from '../../runtime/deadline.ts';
-import { type Pool, type PoolConnection, transaction } from '../../runtime/mysql.ts';
 import type { OrderPicture } from '../audit/order-picture.ts';
 import { readPictures } from '../audit/read-pictures.ts';
 import {
@@ -16,8 +14,8 @@ import { CouldNotLook } from '../could-not-look.ts';
 import { firstOrderIdAt } from '../order-id.ts';
 import { tableSuffixes } from '../stores.ts';
 import { type Pruning, rest, stepRowsMax } from './pruning.ts';
+import { remove, type WritableDatabase } from './writable-database.ts';
 
-const stepMs = 30_000;
 const closedStates: readonly number[] = [
   orderState.cancelled,
   orderState.rejected,
@@ -109,10 +107,10 @@ async function archive(
   suffix: string,
   pictures: readonly OrderPicture[],
 ): Promise<void> {
-  const { pools, count } = pruning;
+  const { writable, count } = pruning;
   const ids = pictures.map(({ orderId }) => orderId);
   const givenBack = pictures.reduce((sum, { holds }) => sum + holds.filter(isGivenBack).length, 0);
-  if (pools === undefined) {
+  if (writable === undefined) {
     count('orders', pictures.length);
     count(
       'order_items',
@@ -125,12 +123,11 @@ async function archive(
     count('stock_holds', givenBack);
     return;
   }
-  const moved = await moveToArchive(pools.orders[index] as Pool, suffix, ids);
+  const moved = await moveToArchive(writable.orders[index] as WritableDatabase, suffix, ids);
   count('orders', moved.orders);
   count('order_items', moved.items);
   count('order_history', moved.history);
-  const deadline = Deadline.after(stepMs);
-  const holds = await transaction(pools.stock, { deadline }, (connection) =>
+  const holds = await writable.stock.step((connection) =>
     remove(
       connection,
       // These states count in no figure, so the SKUs' rows need not be locked.
@@ -150,11 +147,11 @@ export function isGivenBack({ state }: { readonly state: number }): boolean {
 }
 
 async function moveToArchive(
-  pool: Pool,
+  database: WritableDatabase,
   suffix: string,
   ids: readonly string[],
 ): Promise<{ orders: number; items: number; history: number }> {
-  return await transaction(pool, { deadline: Deadline.after(stepMs) }, async (connection) => {
+  return await database.step(async (connection) => {
     // As every transaction on orders: it keeps a move of slots away, which would copy what is deleted here.
     const [map] = await connection.query<RowDataPacket[]>(
       'SELECT UTC_TIMESTAMP(3) AS now FROM slot_map WHERE id = 1 LOCK IN SHARE MODE',
@@ -223,10 +220,4 @@ function archivedRow(
     ...[row.currency, row.payment_id, row.refunded_minor, row.update_time, now],
     JSON.stringify(body),
   ];
-}
-
-/** Runs a DELETE and answers how many rows went. */
-export async function remove(connection: PoolConnection, sql: string): Promise<number> {
-  const [result] = await connection.query(sql);
-  return (result as unknown as { affectedRows: number }).affectedRows;
 }

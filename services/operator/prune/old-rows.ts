@@ -1,21 +1,17 @@
-import { Deadline } from '../../runtime/deadline.ts';
-import { type Pool, transaction } from '../../runtime/mysql.ts';
 import { order as orderState } from '../audit/states.ts';
 import type { Database } from '../stores.ts';
-import { remove } from './archive-orders.ts';
 import { existingOrders } from './orphaned-holds.ts';
 import { type PrunedTable, type Pruning, rest, stepRowsMax } from './pruning.ts';
-
-const stepMs = 30_000;
+import { remove, type WritableDatabase } from './writable-database.ts';
 
 /**
  * Removes webhooks that were taken in long ago: a provider repeats one for three days at most, and one that came again would
  * find its payment settled.
  */
 export async function removeWebhooks(pruning: Pruning): Promise<void> {
-  const { stores, pools, cutoffs } = pruning;
+  const { stores, writable, cutoffs } = pruning;
   const condition = `create_time < '${cutoffs.closed}'`;
-  await removeWhere(pruning, stores.payment, pools?.payment, 'webhook_inbox', condition);
+  await removeWhere(pruning, stores.payment, writable?.payment, 'webhook_inbox', condition);
 }
 
 /**
@@ -23,27 +19,27 @@ export async function removeWebhooks(pruning: Pruning): Promise<void> {
  * stay in the topic for a week. What was given up stays until somebody has seen to it.
  */
 export async function removeMails(pruning: Pruning): Promise<void> {
-  const { stores, pools, cutoffs } = pruning;
+  const { stores, writable, cutoffs } = pruning;
   const { closed } = cutoffs;
   const condition = `create_time < '${closed}' AND sent_time < '${closed}'`;
-  await removeWhere(pruning, stores.events, pools?.events, 'confirmation_mails', condition);
+  await removeWhere(pruning, stores.events, writable?.events, 'confirmation_mails', condition);
 }
 
 async function removeWhere(
   pruning: Pruning,
   database: Database,
-  pool: Pool | undefined,
+  writable: WritableDatabase | undefined,
   table: PrunedTable,
   condition: string,
 ): Promise<void> {
   pruning.progress.show(table);
-  if (pool === undefined) {
+  if (writable === undefined) {
     const [row] = await database.rows(`SELECT COUNT(*) FROM ${table} WHERE ${condition}`);
     pruning.count(table, Number(row?.[0]));
     return;
   }
   for (let removed = stepRowsMax; removed === stepRowsMax; ) {
-    removed = await transaction(pool, { deadline: Deadline.after(stepMs) }, (connection) =>
+    removed = await writable.step((connection) =>
       remove(
         connection,
         `DELETE FROM ${table} WHERE ${condition} ORDER BY create_time LIMIT ${stepRowsMax}`,
@@ -59,7 +55,7 @@ async function removeWhere(
  * its fence stays.
  */
 export async function removeClosedOrders(pruning: Pruning): Promise<void> {
-  const { stores, pools, cutoffs, progress } = pruning;
+  const { stores, writable, cutoffs, progress } = pruning;
   progress.show('closed_orders');
   for (let after = '-1'; ; ) {
     const rows = await stores.payment.rows(
@@ -72,16 +68,12 @@ export async function removeClosedOrders(pruning: Pruning): Promise<void> {
     const isOpen = `status IN (${orderState.pending},${orderState.queued})`;
     for (const orderId of await existingOrders(pruning, ids, isOpen)) ids.delete(orderId);
     if (ids.size === 0) continue;
-    if (pools === undefined) {
+    if (writable === undefined) {
       pruning.count('closed_orders', ids.size);
       continue;
     }
     const sql = `DELETE FROM closed_orders WHERE order_id IN (${[...ids]})`;
-    const removed = await transaction(
-      pools.payment,
-      { deadline: Deadline.after(stepMs) },
-      (connection) => remove(connection, sql),
-    );
+    const removed = await writable.payment.step((connection) => remove(connection, sql));
     pruning.count('closed_orders', removed);
     await rest(pruning);
   }

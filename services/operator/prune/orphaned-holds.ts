@@ -1,10 +1,8 @@
-import { Deadline } from '../../runtime/deadline.ts';
-import { transaction } from '../../runtime/mysql.ts';
+import { hold } from '../audit/states.ts';
 import { firstOrderIdAt, slotOfOrder } from '../order-id.ts';
-import { isGivenBack, remove } from './archive-orders.ts';
+import { isGivenBack } from './archive-orders.ts';
 import { type Pruning, rest, stepRowsMax } from './pruning.ts';
-
-const stepMs = 30_000;
+import { remove } from './writable-database.ts';
 
 /**
  * Removes old RELEASED and FENCED holds whose order is in no table: it was archived, or it never came and its fence went too.
@@ -12,7 +10,7 @@ const stepMs = 30_000;
  * RESTOCKED holds are never touched.
  */
 export async function removeOrphanedHolds(pruning: Pruning): Promise<void> {
-  const { stores, cutoffs, pools, progress } = pruning;
+  const { stores, cutoffs, writable, progress } = pruning;
   progress.show('holds without an order');
   const [watermark] = await stores.stock.rows('SELECT order_id FROM watermark WHERE id = 1');
   const oldEnough = firstOrderIdAt(Date.parse(`${cutoffs.closed.replace(' ', 'T')}Z`)) - 1n;
@@ -35,19 +33,12 @@ export async function removeOrphanedHolds(pruning: Pruning): Promise<void> {
       .filter(([id]) => !existing.has(String(id)))
       .map(([id, skuId]) => `(${id},${skuId})`);
     if (keys.length === 0) continue;
-    if (pools === undefined) {
+    if (writable === undefined) {
       pruning.count('stock_holds', keys.length);
       continue;
     }
-    const removed = await transaction(
-      pools.stock,
-      { deadline: Deadline.after(stepMs) },
-      (connection) =>
-        remove(
-          connection,
-          `DELETE FROM stock_holds WHERE (order_id, sku_id) IN (${keys}) AND state IN (3, 5)`,
-        ),
-    );
+    const sql = `DELETE FROM stock_holds WHERE (order_id, sku_id) IN (${keys}) AND state IN (${hold.released},${hold.fenced})`;
+    const removed = await writable.stock.step((connection) => remove(connection, sql));
     pruning.count('stock_holds', removed);
     await rest(pruning);
   }

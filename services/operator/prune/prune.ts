@@ -1,11 +1,11 @@
 import type { OperatorConfig } from '../config.ts';
-import { databaseFailure } from '../could-not-look.ts';
 import type { Progress } from '../progress.ts';
-import { type Database, openDatabasePool, readClock, type Stores, serverOf } from '../stores.ts';
+import { type Database, readClock, type Stores } from '../stores.ts';
 import { archiveOrders } from './archive-orders.ts';
 import { removeClosedOrders, removeMails, removeWebhooks } from './old-rows.ts';
 import { removeOrphanedHolds } from './orphaned-holds.ts';
-import { type PrunedTable, type Pruning, prunedTables, type WritablePools } from './pruning.ts';
+import { type PrunedTable, type Pruning, prunedTables, type WritableStores } from './pruning.ts';
+import { openWritableDatabase } from './writable-database.ts';
 
 export interface PruneOptions {
   readonly config: OperatorConfig;
@@ -37,10 +37,10 @@ export async function prune(options: PruneOptions): Promise<PruneResult> {
     number
   >;
   const kept: Record<string, number> = {};
-  const pools = dryRun ? undefined : openPools(config, stores);
+  const writable = dryRun ? undefined : openWritable(config, stores);
   const pruning: Pruning = {
     stores,
-    pools,
+    writable,
     cutoffs: { closed, refunded },
     progress,
     count(table, removed) {
@@ -56,21 +56,19 @@ export async function prune(options: PruneOptions): Promise<PruneResult> {
     await removeClosedOrders(pruning);
     await removeWebhooks(pruning);
     await removeMails(pruning);
-  } catch (error) {
-    throw databaseFailure(error, serverOf(config.mysqlUrls[0] as string), config.databasePrefix);
   } finally {
     progress.done();
-    if (pools !== undefined) {
-      const all = [...pools.orders, pools.stock, pools.payment, pools.events];
-      await Promise.all(all.map((pool) => pool.end()));
+    if (writable !== undefined) {
+      const all = [...writable.orders, writable.stock, writable.payment, writable.events];
+      await Promise.all(all.map((database) => database.close()));
     }
   }
   return { dryRun, cutoffs: pruning.cutoffs, rows, kept };
 }
 
-function openPools({ mysqlUrls }: OperatorConfig, stores: Stores): WritablePools {
+function openWritable({ mysqlUrls }: OperatorConfig, stores: Stores): WritableStores {
   const open = ({ name }: Database, index = 0) =>
-    openDatabasePool(mysqlUrls[index % mysqlUrls.length] as string, name, { write: true });
+    openWritableDatabase(mysqlUrls[index % mysqlUrls.length] as string, name);
   return {
     orders: stores.orders.map((database, index) => open(database, index)),
     stock: open(stores.stock),

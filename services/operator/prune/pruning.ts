@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Pool } from '../../runtime/mysql.ts';
 import type { Progress } from '../progress.ts';
 import type { Stores } from '../stores.ts';
+import type { WritableDatabase } from './writable-database.ts';
 
 /** Rows read or removed in one step at most. */
 export const stepRowsMax = 1_000;
@@ -9,11 +9,11 @@ export const stepRowsMax = 1_000;
 const restMs = 50;
 
 /** Databases that rows are removed from. */
-export interface WritablePools {
-  readonly orders: readonly Pool[];
-  readonly stock: Pool;
-  readonly payment: Pool;
-  readonly events: Pool;
+export interface WritableStores {
+  readonly orders: readonly WritableDatabase[];
+  readonly stock: WritableDatabase;
+  readonly payment: WritableDatabase;
+  readonly events: WritableDatabase;
 }
 
 /** Moments before which things may go, as DATETIME(3) texts of MySQL's clock. */
@@ -26,7 +26,7 @@ export interface Cutoffs {
 export interface Pruning {
   readonly stores: Stores;
   /** Undefined in a dry run, which therefore cannot remove anything. */
-  readonly pools: WritablePools | undefined;
+  readonly writable: WritableStores | undefined;
   readonly cutoffs: Cutoffs;
   readonly progress: Progress;
   /** Counts rows that went, or would go, from a table (`orders`, `stock_holds`, …) or into the archive. */
@@ -47,6 +47,6 @@ export const prunedTables = [
 ] as const;
 export type PrunedTable = (typeof prunedTables)[number];
 
-export async function rest({ pools }: Pruning): Promise<void> {
-  if (pools !== undefined) await sleep(restMs);
+export async function rest({ writable }: Pruning): Promise<void> {
+  if (writable !== undefined) await sleep(restMs);
 }
