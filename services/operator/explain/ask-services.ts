@@ -2,6 +2,7 @@ import { OrderServiceDefinition } from '../../../gen/sluice/order/v1/order_servi
 import { PaymentServiceDefinition } from '../../../gen/sluice/payment/v1/payment_service.ts';
 import { createGrpcClient } from '../../runtime/grpc-client.ts';
 import type { Log } from '../../runtime/log.ts';
+import { isBusinessRefusal } from '../../runtime/refusals.ts';
 import { paymentName, settlementName, statusName } from '../audit/states.ts';
 import type { OperatorConfig } from '../config.ts';
 import { connectGates } from '../gates.ts';
@@ -68,6 +69,7 @@ async function answerOf(service: string, asking: Promise<string>): Promise<Servi
   try {
     return { service, answer: await asking };
   } catch (error) {
+    if (isBusinessRefusal(error)) return { service, answer: `answers ${error.reason}` };
     return { service, answer: `no answer: ${(error as Error).message}` };
   }
 }

@@ -41,13 +41,13 @@ export function explainCommand(context: CommandContext): Command {
     });
 }
 
-function explanationText({ summary, id, life, services, gaps, rows }: Explanation): string {
+function explanationText({ summary, id, lines: own, life, services, gaps }: Explanation): string {
   const lines = [
     summary,
     `The id was made ${id.time} by worker ${id.worker} (sequence ${id.sequence}) in slot ${id.slot}: ${id.place}.`,
   ];
-  for (const { sku_id, quantity, unit_price_minor } of rows.order_items ?? []) {
-    lines.push(`  ${quantity} × SKU ${sku_id} at ${unit_price_minor} (minor units)`);
+  for (const { skuId, quantity, unitPriceMinor } of own) {
+    lines.push(`  ${quantity} × SKU ${skuId} at ${unitPriceMinor} (minor units)`);
   }
   if (life.length > 0) lines.push('');
   for (const { time, store, what } of life) {

@@ -3,8 +3,9 @@ import { order as orderState, statusName } from '../audit/states.ts';
 import type { OperatorConfig } from '../config.ts';
 import { partsOfOrderId, slotOfOrder } from '../order-id.ts';
 import type { Stores } from '../stores.ts';
+import { archivedLines } from './archived-order.ts';
 import { askServices, type ServiceAnswer } from './ask-services.ts';
-import type { LifeEvent, StoredRows } from './life-event.ts';
+import type { LifeEvent, OrderLine, StoredRows } from './life-event.ts';
 import { lifeInKafka } from './life-in-kafka.ts';
 import { lifeInMysql } from './life-in-mysql.ts';
 import { readRows } from './read-rows.ts';
@@ -23,6 +24,7 @@ export interface Explanation {
     readonly sequence: number;
     readonly place: string;
   };
+  readonly lines: readonly OrderLine[];
   /** In time order; what has no time comes last. */
   readonly life: readonly LifeEvent[];
   readonly services: readonly ServiceAnswer[];
@@ -45,9 +47,9 @@ export async function explain(options: ExplainOptions): Promise<Explanation> {
   const { config, stores, orderId, withKafka, log } = options;
   const { time, slot, worker, sequence } = partsOfOrderId(orderId);
   const [database, table] = stores.slots[slotOfOrder(orderId)] as readonly [number, number];
-  const rows = await readRows(stores, orderId);
+  const { rows, gaps } = await readRows(stores, orderId);
   const exists = existenceOf(rows);
-  const gaps: string[] = [];
+  const lines = linesOf(rows);
   const life = lifeInMysql(rows);
   // An id that nothing is stored under has no events either; its partition need not be read.
   if (withKafka && Object.values(rows).some((stored) => stored.length > 0)) {
@@ -61,9 +63,8 @@ export async function explain(options: ExplainOptions): Promise<Explanation> {
       gaps.push(`Kafka at ${brokers} could not be read (${reason}): is it running?`);
     }
   }
-  const skuIds = new Set(
-    [...(rows.order_items ?? []), ...(rows.stock_holds ?? [])].map((row) => String(row.sku_id)),
-  );
+  const held = (rows.stock_holds ?? []).map((row) => String(row.sku_id));
+  const skuIds = new Set([...lines.map(({ skuId }) => skuId), ...held]);
   return {
     orderId: String(orderId),
     exists,
@@ -75,6 +76,7 @@ export async function explain(options: ExplainOptions): Promise<Explanation> {
       sequence,
       place: `database ${database}, table ${String(table).padStart(2, '0')}`,
     },
+    lines,
     life: inTimeOrder(life),
     services: await askServices(config, orderId, [...skuIds], log),
     gaps,
@@ -88,6 +90,15 @@ function existenceOf(rows: StoredRows): Explanation['exists'] {
     return Number(order.status) === orderState.aborted ? 'fence' : 'order';
   }
   return (rows.archived_orders ?? []).length > 0 ? 'archived' : 'nothing';
+}
+
+function linesOf(rows: StoredRows): OrderLine[] {
+  const stored = (rows.order_items ?? []).map((row) => ({
+    skuId: String(row.sku_id),
+    quantity: Number(row.quantity),
+    unitPriceMinor: String(row.unit_price_minor),
+  }));
+  return stored.length > 0 ? stored : (rows.archived_orders ?? []).flatMap(archivedLines);
 }
 
 function summaryOf(orderId: string, exists: Explanation['exists'], rows: StoredRows): string {

@@ -6,6 +6,13 @@ export interface LifeEvent {
   readonly what: string;
 }
 
+/** One line of an order, whether it is in its table or in the archive. */
+export interface OrderLine {
+  readonly skuId: string;
+  readonly quantity: number;
+  readonly unitPriceMinor: string;
+}
+
 /** Rows of one order as the stores have them, by `database.table`. */
 export type StoredRows = Readonly<Record<string, readonly Record<string, unknown>[]>>;
 

@@ -8,6 +8,7 @@ import {
   settlementName,
   statusName,
 } from '../audit/states.ts';
+import { archivedLife } from './archived-order.ts';
 import { type LifeEvent, money, type StoredRows, timeOf } from './life-event.ts';
 
 type Record_ = Record<string, unknown>;
@@ -23,13 +24,7 @@ export function lifeInMysql(rows: StoredRows): LifeEvent[] {
         what: `${statusName(Number(row.from_status))} → ${statusName(Number(row.to_status))}${reasonOf(row)}, version ${row.version}`,
       },
     ]),
-    ...each(rows.archived_orders, (row) => [
-      {
-        time: timeOf(row.archive_time),
-        store: 'archive',
-        what: `moved to the archive as ${statusName(Number(row.status))}, version ${row.version}`,
-      },
-    ]),
+    ...each(rows.archived_orders, archivedLife),
     ...each(rows.outbox, (row) => [
       {
         time: timeOf(row.create_time),

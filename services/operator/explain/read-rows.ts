@@ -5,10 +5,15 @@ import type { StoredRows } from './life-event.ts';
 
 /** Outbox rows looked through: more than wait in a healthy system. */
 const outboxRowsMax = 2_000;
+/** Read at once: a row may hold the events of 500 orders. */
+const outboxStep = 100;
 const rowsMax = 1_000;
 
-/** Everything that MySQL has under one order id, as it is stored. @throws CouldNotLook */
-export async function readRows(stores: Stores, orderId: bigint): Promise<StoredRows> {
+/** Everything that MySQL has under one order id, as it is stored, and what of it was left out. @throws CouldNotLook */
+export async function readRows(
+  stores: Stores,
+  orderId: bigint,
+): Promise<{ rows: StoredRows; gaps: string[] }> {
   const [index, table] = stores.slots[slotOfOrder(orderId)] as readonly [number, number];
   const suffix = String(table).padStart(2, '0');
   const orders = stores.orders[index] as Database;
@@ -19,12 +24,13 @@ export async function readRows(stores: Stores, orderId: bigint): Promise<StoredR
   const ids = payments.map((row) => row.payment_id).join(',') || 'NULL';
   const ofPayments = (from: string): Promise<Record<string, unknown>[]> =>
     payment.records(`SELECT * FROM ${from} WHERE payment_id IN (${ids}) LIMIT ${rowsMax}`);
-  return {
+  const outbox = await waitingEvents(orders, orderId);
+  const rows = {
     orders: (await of(orders, `orders_${suffix}`)).map(readable),
     order_items: (await of(orders, `order_items_${suffix}`)).map(readable),
     order_history: (await of(orders, `order_history_${suffix}`)).map(readable),
     archived_orders: (await of(orders, 'archived_orders')).map(readable),
-    outbox: await waitingEvents(orders, orderId),
+    outbox: outbox.events,
     stock_holds: (await of(stock, 'stock_holds')).map(readable),
     payments: payments.map(readable),
     refunds: (await ofPayments('refunds')).map(readable),
@@ -34,22 +40,31 @@ export async function readRows(stores: Stores, orderId: bigint): Promise<StoredR
     confirmation_mails: (await of(events, 'confirmation_mails')).map(readable),
     order_line_facts: (await of(warehouse, 'order_line_facts')).map(readable),
   };
+  const gap = `More than ${outboxRowsMax} rows wait in the outbox; only the oldest were read.`;
+  return { rows, gaps: outbox.isComplete ? [] : [gap] };
 }
 
 /** Events of the order that Kafka does not have yet. */
 async function waitingEvents(
   database: Database,
   orderId: bigint,
-): Promise<Record<string, unknown>[]> {
-  const rows = await database.records(
-    `SELECT id, payload, create_time FROM outbox ORDER BY id LIMIT ${outboxRowsMax}`,
-  );
-  return rows.flatMap(({ id, payload, create_time }) => {
-    const { messages } = OutboxBatch.decode(payload as Buffer);
-    return messages
-      .filter(({ key }) => key === orderId)
-      .map(({ value }) => ({ id, create_time, event: Buffer.from(value).toString('base64') }));
-  });
+): Promise<{ events: Record<string, unknown>[]; isComplete: boolean }> {
+  const events: Record<string, unknown>[] = [];
+  let after: unknown = 0;
+  for (let read = 0; read < outboxRowsMax; read += outboxStep) {
+    const rows = await database.records(
+      `SELECT id, payload, create_time FROM outbox WHERE id > ${after} ORDER BY id LIMIT ${outboxStep}`,
+    );
+    for (const { id, payload, create_time } of rows) {
+      for (const { key, value } of OutboxBatch.decode(payload as Buffer).messages) {
+        if (key !== orderId) continue;
+        events.push({ id, create_time, event: Buffer.from(value).toString('base64') });
+      }
+    }
+    if (rows.length < outboxStep) return { events, isComplete: true };
+    after = rows.at(-1)?.id;
+  }
+  return { events, isComplete: false };
 }
 
 /** Names stored as bytes become texts, digests hexadecimal; bodies are left to whoever opens the store. */
