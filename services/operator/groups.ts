@@ -14,7 +14,7 @@ export interface GroupProgress {
   readonly group: EventGroup;
   /** Events in Kafka that it has not consumed yet. */
   readonly eventsBehind: bigint;
-  /** Whatever Kafka got this long ago, or earlier, is consumed; 0 if nothing is left. Infinity if nothing is known. */
+  /** Of the events in Kafka those of this long ago, or earlier, are consumed; 0 if nothing is left. Infinity if nothing is known. */
   readonly consumedAgeSeconds: number;
 }
 

@@ -88,6 +88,25 @@ test('after all repairs the installation is clean again', async () => {
   assert.deepEqual(kindsOf(await look()), []);
 });
 
+test('a paid order that cost nothing has nothing to give back, and is in order', async () => {
+  const { t, id, stock, payment, events, warehouse } = await namesOf();
+  const price = (minor: number, total: number): string =>
+    `UPDATE ${t('orders', paid)} SET total_minor = ${total} WHERE order_id = ${id(paid)};
+     UPDATE ${t('order_items', paid)} SET unit_price_minor = ${minor} WHERE order_id = ${id(paid)};
+     UPDATE ${stock}.stock_holds SET unit_price_minor = ${minor} WHERE order_id = ${id(paid)};
+     UPDATE ${payment}.payments SET amount_minor = ${total}, captured_minor = ${total} WHERE order_id = ${id(paid)};
+     UPDATE ${events}.user_statistics s JOIN ${events}.counted_orders c ON c.user_id = s.user_id
+       SET s.paid_minor = s.paid_minor + ${total} - c.total_minor, c.total_minor = ${total} WHERE c.order_id = ${id(paid)};
+     UPDATE ${warehouse}.order_line_facts SET unit_price_minor = ${minor}, order_total_minor = ${total} WHERE order_id = ${id(paid)}`;
+  await filled.pool.query(price(0, 0));
+  try {
+    assert.deepEqual(kindsOf(await look()), []);
+  } finally {
+    await filled.pool.query(price(2_000, 4_000));
+  }
+  assert.deepEqual(kindsOf(await look()), []);
+});
+
 async function namesOf(): Promise<Names> {
   const [rows] = await filled.pool.query(`SELECT n, order_id, db, tbl FROM ${prefix}_fill.orders`);
   const orders = new Map(
@@ -185,6 +204,28 @@ test('an order whose newest event its group has before it is not judged; an olde
     assert.deepEqual(kindsOf(unknown), ['P7 group-behind']);
   } finally {
     await filled.pool.query(set('2'));
+  }
+});
+
+test('an order whose newest event may wait in an outbox is not judged by its effects', async () => {
+  const { db, events, id } = await namesOf();
+  const set = (version: string): string =>
+    `UPDATE ${events}.counted_orders SET version = ${version} WHERE order_id = ${id(paid)}`;
+  const wait = (seconds: number): string =>
+    `DELETE FROM ${db(paid)}.outbox;
+     INSERT INTO ${db(paid)}.outbox (payload, create_time) VALUES ('', UTC_TIMESTAMP(3) - INTERVAL ${seconds} SECOND)`;
+  await filled.pool.query(set('1'));
+  try {
+    // The orders were made and last changed 300 s ago.
+    await filled.pool.query(wait(3_600));
+    assert.deepEqual(kindsOf(await look(['P7'])), ['P7 outbox-late']);
+    await filled.pool.query(wait(60));
+    assert.deepEqual(kindsOf(await look(['P7'])).sort(), [
+      'P7 outbox-late',
+      'P7 statistics-behind',
+    ]);
+  } finally {
+    await filled.pool.query(`${set('2')}; DELETE FROM ${db(paid)}.outbox`);
   }
 });
 

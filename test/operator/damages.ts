@@ -143,6 +143,14 @@ export const damages: readonly Damage[] = [
     ],
   },
   {
+    name: 'an order without lines',
+    flaws: ['P3 no-lines', 'P3 hold-without-line', 'P7 warehouse-differs'],
+    sql: ({ t, id }) => [
+      `DELETE FROM ${t('order_items', paid)} WHERE order_id = ${id(paid)}`,
+      `INSERT INTO ${t('order_items', paid)} VALUES (${id(paid)}, 2, 2, 2000)`,
+    ],
+  },
+  {
     name: 'a line that lost its second half',
     flaws: ['P3 total-differs', 'P3 hold-without-line', 'P7 warehouse-differs'],
     sql: ({ t, id }) => [
@@ -210,6 +218,14 @@ export const damages: readonly Damage[] = [
     ],
   },
   {
+    name: 'stock that is sold before anybody paid',
+    flaws: ['P1 rows-differ-from-figures', 'P5 sold-before-paid'],
+    sql: ({ stock, id }) => [
+      `UPDATE ${stock}.stock_holds SET state = 2 WHERE order_id = ${id(pending)}`,
+      `UPDATE ${stock}.stock_holds SET state = 1 WHERE order_id = ${id(pending)}`,
+    ],
+  },
+  {
     name: 'stock that was put back on sale without a word',
     flaws: ['P5 restocked-without-word'],
     sql: ({ payment }) => [
@@ -249,6 +265,39 @@ export const damages: readonly Damage[] = [
     sql: ({ payment }) => [
       `UPDATE ${payment}.payments SET captured_minor = captured_minor - 1 WHERE payment_id = ${1000 + paid}`,
       `UPDATE ${payment}.payments SET captured_minor = captured_minor + 1 WHERE payment_id = ${1000 + paid}`,
+    ],
+  },
+  {
+    name: 'a payment of another price than its order has',
+    flaws: ['P6 amount-differs'],
+    sql: ({ payment }) => {
+      const set = (by: string): string =>
+        `UPDATE ${payment}.payments SET amount_minor = amount_minor ${by}, captured_minor = captured_minor ${by} WHERE payment_id = ${1000 + paid}`;
+      return [set('+ 1'), set('- 1')];
+    },
+  },
+  {
+    name: 'a payment by another user',
+    flaws: ['P6 payer-differs'],
+    sql: ({ payment }) => [
+      `UPDATE ${payment}.payments SET user_id = -user_id WHERE payment_id = ${1000 + paid}`,
+      `UPDATE ${payment}.payments SET user_id = -user_id WHERE payment_id = ${1000 + paid}`,
+    ],
+  },
+  {
+    name: 'money in a payment that was not paid',
+    flaws: ['P6 settlement-differs'],
+    sql: ({ payment }) => [
+      `UPDATE ${payment}.payments SET captured_minor = 1 WHERE payment_id = ${1000 + voided}`,
+      `UPDATE ${payment}.payments SET captured_minor = NULL WHERE payment_id = ${1000 + voided}`,
+    ],
+  },
+  {
+    name: 'a payment that nobody asks about',
+    flaws: ['P6 payment-stuck', 'P6 session-of-closed-order'],
+    sql: ({ payment }) => [
+      `UPDATE ${payment}.payments SET status = 1, next_time = update_time WHERE payment_id = ${1000 + voided}`,
+      `UPDATE ${payment}.payments SET status = 4, next_time = NULL WHERE payment_id = ${1000 + voided}`,
     ],
   },
   {

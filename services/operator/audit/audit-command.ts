@@ -10,6 +10,7 @@ import { openStores } from '../stores.ts';
 import { type AuditResult, audit, promiseChecks } from './audit.ts';
 import { auditText } from './audit-text.ts';
 import { type PromiseId, promiseIds } from './promise.ts';
+import { requireSkus } from './sku-ids.ts';
 
 interface Options {
   readonly json?: boolean;
@@ -64,6 +65,7 @@ async function run(context: CommandContext, options: Options): Promise<AuditResu
   const gates = connectGates(config, log);
   const groups = connectGroups(config, log);
   try {
+    if (options.sku !== undefined) await requireSkus(stores, options.sku);
     return await audit({
       stores,
       gates,
