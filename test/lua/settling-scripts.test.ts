@@ -88,6 +88,38 @@ test('release_stock credits under the epoch of the gate and settles what was pen
   assert.deepEqual(await gate.creditFenced(skuId, [first]), [false], 'and not a second time');
 });
 
+test('release_stock leaves a gate alone that is being installed, and comes again if it may be too late for it', async () => {
+  const skuId = nextSku();
+  await install(under, skuId, 10n, { epoch: 3n });
+  const credit = { orderId: 1n, userId: 1n, units: 2 };
+  const closed = (await gate.close(skuId, 'one', 60_000)) as ClosedGate;
+  // Of the ledger as it is behind the release: the user has bought once more.
+  await gate.installBuyers(skuId, closed, { first: true, fields: ['1', '2'] });
+  assert.equal(await gate.release(skuId, 2n, [credit]), 'GATE_NEWER');
+  assert.equal(await gate.release(skuId, 3n, [credit]), 'NOT_LOADED', 'it was before the read');
+  assert.equal(await gate.release(skuId, 4n, [credit]), 'GATE_OLDER', 'it was behind the read');
+  await gate.install(skuId, closed, { epoch: 4n, available: 8n, settings });
+  assert.deepEqual((await stateOf(skuId)).buyers, { 1: '2' }, 'counted once');
+  assert.equal(await gate.release(skuId, 4n, [credit]), 'CREDITED');
+  assert.deepEqual(await stateOf(skuId), {
+    available: '10',
+    buyers: { 1: '0' },
+    pending: 0,
+    entries: 0,
+  });
+});
+
+test('release_stock comes again to a missing gate that is being installed', async () => {
+  const skuId = nextSku();
+  const credit = { orderId: 1n, userId: 1n, units: 2 };
+  const closed = (await gate.close(skuId, 'one', 60_000)) as ClosedGate;
+  assert.equal(await gate.release(skuId, 4n, [credit]), 'GATE_OLDER');
+  await gate.installBuyers(skuId, closed, { first: true, fields: ['1', '2'] });
+  await gate.install(skuId, closed, { epoch: 4n, available: 8n, settings });
+  assert.equal(await gate.release(skuId, 4n, [credit]), 'CREDITED');
+  assert.equal((await stateOf(skuId)).available, '10');
+});
+
 test('release_stock and adjust_stock credit nothing where there is no gate', async () => {
   const skuId = nextSku();
   const credit = { orderId: 1n, userId: 1n, units: 2 };
