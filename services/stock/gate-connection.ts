@@ -4,6 +4,8 @@ import { Refusal } from '../runtime/refusals.ts';
 
 /** Redis time is sampled again this often, because two clocks drift apart. */
 const clockSampleMs = 10_000;
+/** Without the server's clock nothing is let through its gates, so a sample that failed is repeated soon. */
+const clockRetryMs = 100;
 const reconnectMaxMs = 500;
 
 /** The connection to the gate's Redis, and that server's clock. */
@@ -50,8 +52,13 @@ export function connectGate({
     // The reply left Redis before it arrived here, so the estimate is never fast.
     offsetMs = Number(seconds) * 1_000 + Number(micros) / 1_000 - performance.now();
   }
+  let retry: NodeJS.Timeout | undefined;
   const sample = (): void => {
-    sampleClock().catch(() => undefined);
+    sampleClock().catch(() => {
+      if (offsetMs !== undefined || redis.status !== 'ready') return;
+      clearTimeout(retry);
+      retry = setTimeout(sample, clockRetryMs);
+    });
   };
   const timer = setInterval(sample, clockSampleMs);
   timer.unref();
@@ -79,6 +86,7 @@ export function connectGate({
     },
     close() {
       clearInterval(timer);
+      clearTimeout(retry);
       redis.disconnect();
     },
   };
