@@ -1,3 +1,4 @@
+import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { FastifyRequest } from 'fastify';
 import type { Log } from '../runtime/log.ts';
@@ -52,7 +53,12 @@ export function faultOf(error: unknown, request: FastifyRequest, log: Log): Refu
 
 /** Answers what node could not parse as a request, and closes the connection. */
 export function answerClientError(error: Error & { code?: string }, socket: Socket): void {
-  if (error.code === 'ECONNRESET' || socket.destroyed || !socket.writable) {
+  if (
+    error.code === 'ECONNRESET' ||
+    socket.destroyed ||
+    !socket.writable ||
+    isAnswering(socket as AnsweringSocket)
+  ) {
     socket.destroy();
     return;
   }
@@ -61,4 +67,17 @@ export function answerClientError(error: Error & { code?: string }, socket: Sock
   const lines = [`HTTP/1.1 ${status} Error`, 'connection: close', `content-length: ${body.length}`];
   for (const [name, value] of Object.entries(headers)) lines.push(`${name}: ${value}`);
   socket.end(`${lines.join('\r\n')}\r\n\r\n${body}`);
+}
+
+type AnsweringSocket = Socket & {
+  /** Node's own, which its default handler looks at for the same reason. */
+  readonly _httpMessage?: ServerResponse | null;
+};
+
+/**
+ * Whether a whole request is being answered on the connection. Its sender would take our answer for
+ * that of the request, and a 4xx for the promise that nothing was done.
+ */
+function isAnswering({ _httpMessage: response }: AnsweringSocket): boolean {
+  return response != null && (response.req.complete || response.headersSent);
 }

@@ -90,8 +90,25 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     else done();
   });
   measureRequests(app, options.metrics);
+  closeBehindAnswers(app);
   options.routes(app);
   return app;
+}
+
+/**
+ * A server that stops closes the connections that are idle at that moment. One that is answered later
+ * would be kept alive for a next request, and the stop would wait for it.
+ */
+function closeBehindAnswers(app: FastifyInstance): void {
+  let stopping = false;
+  app.addHook('preClose', (done) => {
+    stopping = true;
+    done();
+  });
+  app.addHook('onSend', (_request, reply, payload, done) => {
+    if (stopping) reply.header('connection', 'close');
+    done(null, payload);
+  });
 }
 
 function asItIs(text: unknown): string {
@@ -105,7 +122,9 @@ function sendProblem(
   log: Log,
 ): FastifyReply {
   const problem = problemOf(faultOf(error, request, log), request.id);
-  return reply.code(problem.status).headers(problem.headers).serializer(asItIs).send(problem.body);
+  // A URL that cannot be read never came to the hook that sets them.
+  const headers = { ...securityHeaders, ...problem.headers };
+  return reply.code(problem.status).headers(headers).serializer(asItIs).send(problem.body);
 }
 
 declare module 'fastify' {

@@ -117,6 +117,25 @@ test('bytes that are no HTTP are 400', async () => {
   assert.match(answer, /MALFORMED_HTTP/);
 });
 
+test('bytes that are no HTTP behind an order are not answered in its place', async () => {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  edge.peers.hold = promise;
+  try {
+    const body = '{"lines":[{"skuId":"1","quantity":1}]}';
+    const { authorization } = bearer(1n);
+    // As from a client that counts its body one byte too short.
+    const answer = await raw(
+      `POST /v1/orders HTTP/1.1\r\nhost: a\r\nauthorization: ${authorization}\r\n` +
+        'idempotency-key: too short\r\ncontent-type: application/json\r\n' +
+        `content-length: ${body.length}\r\n\r\n${body}}`,
+    ).catch(() => '');
+    assert.equal(answer, '', 'the connection is closed: the outcome is not known');
+  } finally {
+    edge.peers.hold = undefined;
+    resolve();
+  }
+});
+
 test('headers over the limit are 431', async () => {
   const answer = await raw(`GET / HTTP/1.1\r\nhost: a\r\nx: ${'a'.repeat(20_000)}\r\n\r\n`);
   assert.match(answer, /^HTTP\/1\.1 431 /);
@@ -142,6 +161,7 @@ test('a URL that cannot be decoded is 400', async () => {
   const answer = await raw('GET /v1/orders/%zz HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n');
   assert.match(answer, /^HTTP\/1\.1 400 /);
   assert.match(answer, /MALFORMED_HTTP/);
+  assert.match(answer, /x-content-type-options: nosniff/);
 });
 
 test('every answer has the security headers and none allows other origins', async () => {

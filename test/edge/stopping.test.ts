@@ -32,6 +32,38 @@ test('a stopping edge turns unready, finishes the order under way and then refus
   }
 });
 
+test('an order that is answered while the server closes takes its connection with it', async () => {
+  const peers = new Peers();
+  const server = await startPeers(peers);
+  const edge = await startEdge(server.port);
+  try {
+    await until(async () => (await fetch(`${edge.url}/readyz`)).status === 200);
+    const { promise, resolve } = Promise.withResolvers<void>();
+    peers.hold = promise;
+    const order = fetch(`${edge.url}/v1/orders`, {
+      method: 'POST',
+      headers: { ...bearer(1n), 'content-type': 'application/json', 'idempotency-key': 'k' },
+      body: '{"lines":[{"skuId":"1","quantity":1}]}',
+    });
+    await until(async () => peers.batches.length === 1);
+    const stopped = edge.stop();
+    await until(() =>
+      fetch(`${edge.url}/healthz`).then(
+        () => false,
+        () => true,
+      ),
+    );
+    resolve();
+    const { status, headers } = await order;
+    assert.equal(status, 201);
+    assert.equal(headers.get('connection'), 'close', 'nobody waits for a next request on it');
+    await stopped;
+  } finally {
+    await edge.stop();
+    await server.stop();
+  }
+});
+
 test('an edge whose services are away is alive and not ready, and names them', async () => {
   const edge = await startEdge(1);
   try {
