@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import type { Order } from '../../gen/sluice/order/v1/order.ts';
 import { OrderStatus } from '../../gen/sluice/order/v1/order.ts';
 import type { Deadline } from '../runtime/deadline.ts';
-import { Refusal } from '../runtime/refusals.ts';
+import { isBusinessRefusal, Refusal } from '../runtime/refusals.ts';
 import type { ChangeOrder } from './change-order.ts';
 import type { ChangedOrder } from './change-transaction.ts';
 import type { OrderName } from './find-order.ts';
@@ -30,29 +30,46 @@ type CancelEffect = ReturnType<typeof decideCancel>;
 const settlePausesMs = [20, 50, 100, 200, 400, 400, 400, 400, 400, 400, 400, 400] as const;
 const answerMsMin = 50;
 
-export function createCancelOrder({ changeOrder, payment }: CancelOrderOptions): CancelOrder {
+export function createCancelOrder(options: CancelOrderOptions): CancelOrder {
   return async (name, deadline) => {
-    let closed: 'CLOSED' | 'PAID' | undefined;
-    for (const pauseMs of settlePausesMs) {
-      const { answer: effect, order } = await cancel(
-        changeOrder,
-        name,
-        closed === 'CLOSED',
-        deadline,
-      );
-      if (effect === 'cancels' || effect === 'unchanged') return order;
-      if (effect === 'voidFirst') {
-        closed ??= await payment.closePayment(order.orderId, deadline);
-        if (closed === 'CLOSED') continue;
-      } else if (await payment.refundOrder(order.orderId, deadline)) {
-        return await beginRefund(changeOrder, name, deadline);
-      }
-      // Order and payment do not agree yet that it is paid: the one will have told the other soon.
-      if (deadline.leftMs() < pauseMs + answerMsMin) break;
-      await sleep(pauseMs);
+    const attempt = { hasEffect: false };
+    try {
+      return await close(options, name, attempt, deadline);
+    } catch (error) {
+      if (!attempt.hasEffect || !(error instanceof Refusal) || isBusinessRefusal(error))
+        throw error;
+      // Sessions are void, or money goes back: "nothing was done" would not be true any more.
+      const message = 'The order is being closed: cancel it again';
+      throw new Refusal('OUTCOME_UNKNOWN', message, { cause: error });
     }
-    throw new Refusal('OUTCOME_UNKNOWN', 'A payment of the order is being recorded');
   };
+}
+
+/** @param attempt is told once payment has done something for it */
+async function close(
+  { changeOrder, payment }: CancelOrderOptions,
+  name: OrderName,
+  attempt: { hasEffect: boolean },
+  deadline: Deadline,
+): Promise<Order> {
+  let closed: 'CLOSED' | 'PAID' | undefined;
+  for (const pauseMs of settlePausesMs) {
+    const voided = closed === 'CLOSED';
+    const { answer: effect, order } = await cancel(changeOrder, name, voided, deadline);
+    if (effect === 'cancels' || effect === 'unchanged') return order;
+    if (effect === 'voidFirst') {
+      closed ??= await payment.closePayment(order.orderId, deadline);
+      attempt.hasEffect = true;
+      if (closed === 'CLOSED') continue;
+    } else if (await payment.refundOrder(order.orderId, deadline)) {
+      attempt.hasEffect = true;
+      return await beginRefund(changeOrder, name, deadline);
+    }
+    // Order and payment do not agree yet that it is paid: the one will have told the other soon.
+    if (deadline.leftMs() < pauseMs + answerMsMin) break;
+    await sleep(pauseMs);
+  }
+  throw new Refusal('OUTCOME_UNKNOWN', 'A payment of the order is being recorded');
 }
 
 function cancel(

@@ -48,6 +48,11 @@ async function setStatus(orderId: bigint, status: OrderStatus): Promise<void> {
   );
 }
 
+let users = 40n;
+async function begin(orderId: bigint, userId: bigint): Promise<void> {
+  await order.client.beginPayment({ orderId, userId });
+}
+
 async function pay(orderId: bigint): Promise<void> {
   await order.client.recordPayment({ orderId, paymentId: 5n, amount: price });
 }
@@ -200,6 +205,39 @@ test('while payment cannot take the refund on record, a paid order stays paid', 
   });
   assert.deepEqual(await statesOf(orderId), ['PENDING', 'PAID']);
 });
+
+for (const [what, prepare] of [
+  ['its session is void', (orderId: bigint, userId: bigint) => begin(orderId, userId)],
+  ['its refund is on record', (orderId: bigint) => pay(orderId)],
+] as const) {
+  test(`once ${what}, a cancel that cannot change the order is unknown, never "nothing was done"`, async () => {
+    users += 1n;
+    const userId = users;
+    const orderId = await create(userId);
+    await prepare(orderId, userId);
+    const { database, table } = order.shards.placeOfOrder(orderId);
+    // Somebody holds the order's row from the moment that payment has answered.
+    const lock = async (): Promise<void> => {
+      await bench.sql(database.index, 'START TRANSACTION');
+      const row = `SELECT 1 FROM orders_${table} WHERE order_id = ${orderId} FOR UPDATE`;
+      await bench.sql(database.index, row);
+    };
+    bench.payment.onClose = () => lock().then(() => 'CLOSED' as const);
+    bench.payment.onRefund = () => lock().then(() => true);
+    try {
+      await assert.rejects(order.client.cancelOrder({ orderId, userId }), {
+        reason: 'OUTCOME_UNKNOWN',
+      });
+    } finally {
+      await bench.sql(database.index, 'ROLLBACK');
+    }
+    bench.payment.onClose = () => 'CLOSED';
+    bench.payment.onRefund = () => true;
+    const { order: closed } = await order.client.cancelOrder({ orderId, userId });
+    assert.notEqual(closed?.status, OrderStatus.ORDER_STATUS_PENDING);
+    assert.notEqual(closed?.status, OrderStatus.ORDER_STATUS_PAID);
+  });
+}
 
 test('another user can neither cancel an order nor have it refunded', async () => {
   const orderId = await create(28n);
