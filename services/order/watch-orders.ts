@@ -59,11 +59,7 @@ export function createWatchOrders(options: WatchOrdersOptions): WatchOrders {
   let stopped = false;
 
   function show(order: Order): void {
-    for (const watcher of watchers.get(order.orderId) ?? []) {
-      if (order.version <= (watcher.newest?.version ?? 0)) continue;
-      watcher.newest = order;
-      watcher.wake();
-    }
+    for (const watcher of watchers.get(order.orderId) ?? []) showTo(watcher, order);
   }
 
   function add(orderId: bigint): Watcher {
@@ -98,7 +94,7 @@ export function createWatchOrders(options: WatchOrdersOptions): WatchOrders {
     const onAbort = (): void => watcher.wake();
     signal.addEventListener('abort', onAbort);
     try {
-      show((await findOrder(reader, name, deadline)).order);
+      showTo(watcher, (await findOrder(reader, name, deadline)).order);
       while (!signal.aborted) {
         if (stopped) throw stopping();
         const { newest } = watcher;
@@ -131,6 +127,12 @@ export function createWatchOrders(options: WatchOrdersOptions): WatchOrders {
   };
 }
 
+function showTo(watcher: Watcher, order: Order): void {
+  if (order.version <= (watcher.newest?.version ?? 0)) return;
+  watcher.newest = order;
+  watcher.wake();
+}
+
 function startPoller(
   { shards, reader, log }: WatchOrdersOptions,
   watchers: ReadonlyMap<bigint, ReadonlySet<Watcher>>,
@@ -144,7 +146,9 @@ function startPoller(
       if (watchers.size === 0) return;
       const known = new Map<bigint, number>();
       for (const [orderId, ofOrder] of watchers) {
-        known.set(orderId, Math.min(...[...ofOrder].map(({ newest }) => newest?.version ?? 0)));
+        let oldest = Number.POSITIVE_INFINITY;
+        for (const { newest } of ofOrder) oldest = Math.min(oldest, newest?.version ?? 0);
+        known.set(orderId, oldest);
       }
       const deadline = Deadline.after(pollDeadlineMs);
       await readNewerOrders(shards, reader, known, show, deadline);

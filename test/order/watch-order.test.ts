@@ -6,6 +6,10 @@ import {
   type OrderServiceClient,
   OrderServiceDefinition,
 } from '../../gen/sluice/order/v1/order_service.ts';
+import type { OrderReader } from '../../services/order/order-reader.ts';
+import { createWatchOrders } from '../../services/order/watch-orders.ts';
+import { Deadline } from '../../services/runtime/deadline.ts';
+import { createLog } from '../../services/runtime/log.ts';
 import { eventually } from '../support/eventually.ts';
 import { type OrderBench, type OrderProcess, orderRequest, startOrderBench } from './support.ts';
 
@@ -172,4 +176,54 @@ test('streams end as unavailable when the process stops, and do not hold it up',
   await eventually(() => all.every(({ seen }) => seen.length === 1), 'all are shown their order');
   await process.stop();
   for (const { done } of all) assert.equal(await done, Status.UNAVAILABLE);
+});
+
+/** Watches of their own over the bench's databases; the first read of any order answers `first`. */
+function watchesOf(first: Order, watchersMax: number) {
+  const stored = { order: first, fingerprintHex: '', paymentBegun: false };
+  const asked: bigint[] = [];
+  const reader: Pick<OrderReader, 'byId'> = {
+    async byId(orderId) {
+      asked.push(orderId);
+      return stored;
+    },
+  };
+  const log = createLog('test', 'silent');
+  const watches = createWatchOrders({
+    ...{ shards: order.shards, reader: reader as OrderReader, log, watchersMax },
+  });
+  const open = () =>
+    watches.watchOrder(first, Deadline.after(10_000), new AbortController().signal);
+  return { watches, open, asked };
+}
+
+async function read(name: { orderId: bigint; userId: bigint }): Promise<Order> {
+  const { order: stored } = await order.client.getOrder(name);
+  assert.ok(stored);
+  return stored;
+}
+
+test('a slow reader is given the newest state only', async () => {
+  const first = await read(await create());
+  const { watches, open } = watchesOf(first, 10);
+  const stream = open();
+  assert.equal((await stream.next()).value?.version, 1);
+  for (const version of [2, 4, 3]) watches.changed([{ ...first, status: paid, version }]);
+  assert.equal((await stream.next()).value?.version, 4);
+  watches.changed([{ ...first, status: refunded, version: 5 }]);
+  assert.equal((await stream.next()).value?.version, 5);
+  assert.equal((await stream.next()).done, true);
+  await watches.stop();
+});
+
+test('a change elsewhere is seen however many watch one order', async () => {
+  const name = await create();
+  const { watches, open, asked } = watchesOf(await read(name), 1_000_000);
+  const streams = Array.from({ length: 150_000 }, open);
+  await Promise.all(streams.map((stream) => stream.next()));
+  const firsts = asked.length;
+  await pay(other, name.orderId);
+  // The poller has seen the new version, and has asked for the order once more.
+  await eventually(() => asked.length > firsts, 'the change is seen');
+  await watches.stop();
 });
