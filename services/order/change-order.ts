@@ -13,6 +13,7 @@ import {
 } from './change-transaction.ts';
 import { StaleSlotMap } from './order-database.ts';
 import { slotOfOrder } from './order-id.ts';
+import type { SlotRoutes } from './order-shards.ts';
 
 /**
  * Changes one order: its state, its history and its event are written in one transaction, or none
@@ -73,17 +74,18 @@ async function changeBatch(
   changes: readonly Change[],
   deadline: Deadline,
 ): Promise<Outcome[]> {
-  const { shards } = options;
-  const index = shards.databaseOf(slotOfOrder((changes[0] as Change).orderId));
-  const here = changes.filter(({ orderId }) => shards.databaseOf(slotOfOrder(orderId)) === index);
+  const { routes } = options.shards;
+  const databaseOf = ({ orderId }: Change): number => routes.databaseOf(slotOfOrder(orderId));
+  const index = databaseOf(changes[0] as Change);
+  // The others' slots have moved while they waited.
+  const here = changes.filter((change) => databaseOf(change) === index);
   const outcomes = new Map<Change, Outcome>();
-  if (here.length === 0) return changes.map(() => 'moved');
   try {
     const attempts = here.length > 1 ? 1 : attemptsAloneMax;
-    await changeTogether(options, index, here, outcomes, deadline, attempts);
+    await changeTogether(options, routes, index, here, outcomes, deadline, attempts);
   } catch (error) {
     const apart = mysqlErrno(error) !== undefined && here.length > 1;
-    if (apart) await changeApart(options, index, here, outcomes, deadline);
+    if (apart) await changeApart(options, routes, index, here, outcomes, deadline);
     else await failAll(options, index, here, outcomes, error, deadline);
   }
   return changes.map((change) => outcomes.get(change) ?? 'moved');
@@ -92,6 +94,7 @@ async function changeBatch(
 /** One of them waits for a lock or is not accepted; the others must not suffer. */
 async function changeApart(
   options: ChangeOrderOptions,
+  routes: SlotRoutes,
   index: number,
   changes: readonly Change[],
   outcomes: Map<Change, Outcome>,
@@ -99,7 +102,7 @@ async function changeApart(
 ): Promise<void> {
   for (const change of changes) {
     try {
-      await changeTogether(options, index, [change], outcomes, deadline, attemptsAloneMax);
+      await changeTogether(options, routes, index, [change], outcomes, deadline, attemptsAloneMax);
     } catch (error) {
       await failAll(options, index, [change], outcomes, error, deadline);
     }

@@ -14,7 +14,7 @@ import { isHidden } from './order.ts';
 import type { CurrentOrder, OrderStep } from './order-changes.ts';
 import { slotOfOrder } from './order-id.ts';
 import { insertOutboxRow } from './order-rows.ts';
-import { type OrderShards, tableSuffix } from './order-shards.ts';
+import { type OrderShards, type SlotRoutes, tableSuffix } from './order-shards.ts';
 
 /** What a use case does to an order, decided from the order as it is under its lock. */
 export interface Decision<Answer> {
@@ -53,22 +53,23 @@ export interface ChangeTransactionOptions {
 }
 
 /**
- * One transaction for all changes, which are of one database: locks their orders, decides each,
- * writes what was decided. @throws as a transaction of the database; then `outcomes` is untouched
+ * One transaction for all changes, which `routes` leads to one database: locks their orders, decides
+ * each, writes what was decided. @throws as a transaction of the database; then `outcomes` is untouched
  */
 export async function changeTogether(
   { shards, onCommit }: ChangeTransactionOptions,
+  routes: SlotRoutes,
   index: number,
   changes: readonly Change[],
   outcomes: Map<Change, Outcome>,
   deadline: Deadline,
   attempts: number,
 ): Promise<void> {
-  const options = { deadline, mapVersion: shards.version, attempts };
+  const options = { deadline, mapVersion: routes.version, attempts };
   const { decided, wrote, changed } = await shards
     .database(index)
     .transaction(options, async (connection, now) => {
-      const locked = await lockOrders(connection, idsByTable(shards, changes));
+      const locked = await lockOrders(connection, idsByTable(routes, changes));
       const results = new Map(changes.map((change) => [change, decideOne(locked, change, now)]));
       const written = await write(connection, [...locked.values()]);
       if (written.wrote) await hit('before', changes);
@@ -124,9 +125,9 @@ function decideOne(locked: Map<bigint, LockedOrder>, change: Change, now: Date):
   }
 }
 
-function idsByTable(shards: OrderShards, changes: readonly Change[]): Map<string, bigint[]> {
+function idsByTable(routes: SlotRoutes, changes: readonly Change[]): Map<string, bigint[]> {
   const ids = [...new Set(changes.map(({ orderId }) => orderId))].sort((a, b) => (a < b ? -1 : 1));
-  return Map.groupBy(ids, (orderId) => tableSuffix(shards.tableOf(slotOfOrder(orderId))));
+  return Map.groupBy(ids, (orderId) => tableSuffix(routes.tableOf(slotOfOrder(orderId))));
 }
 
 async function hit(moment: 'before' | 'after', changes: readonly Change[]): Promise<void> {

@@ -36,8 +36,12 @@ export function createFenceOrder({ shards, reader, queueDepthMax, metrics }: Fen
     queueDepthMax,
     keyOf: (orderId) => shards.databaseOf(slotOfOrder(orderId)),
     async run(orderIds, { deadline }) {
-      const database = shards.databaseOf(slotOfOrder(orderIds[0] as bigint));
-      const outcomes = await fenceOrders(shards, database, orderIds, deadline);
+      const { routes } = shards;
+      const databaseOf = (orderId: bigint): number => routes.databaseOf(slotOfOrder(orderId));
+      const database = databaseOf(orderIds[0] as bigint);
+      // Slots may have moved while the ids waited; what lives elsewhere by now stays undecided.
+      const here = orderIds.filter((orderId) => databaseOf(orderId) === database);
+      const outcomes = await fenceOrders(shards, routes, database, here, deadline);
       return orderIds.map((orderId) => outcomes.get(orderId) ?? 'undecided');
     },
     ...(metrics ? { metrics } : {}),

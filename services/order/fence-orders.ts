@@ -8,7 +8,7 @@ import {
   type PoolConnection,
 } from '../runtime/mysql.ts';
 import { slotOfOrder } from './order-id.ts';
-import { type OrderShards, tableSuffix } from './order-shards.ts';
+import { type OrderShards, type SlotRoutes, tableSuffix } from './order-shards.ts';
 
 /** Whether an id could be fenced. */
 export type FenceOutcome =
@@ -26,13 +26,15 @@ const fenceMsMax = 1_500;
 
 /**
  * Inserts an ABORTED row under each id of one database that has no row: the only proof that an
- * order does not exist, since an insert waits for a transaction that is about to write it.
+ * order does not exist, since an insert waits for a transaction that is about to write it. `routes`
+ * is what led all ids to this database; by any other map the proof would be of the wrong place.
  *
  * @throws StaleSlotMap; Refusal OUTCOME_UNKNOWN or DEPENDENCY_DOWN; ids of earlier transactions may
  *   be fenced by then, which asking again shows
  */
 export async function fenceOrders(
   shards: OrderShards,
+  routes: SlotRoutes,
   databaseIndex: number,
   orderIds: readonly bigint[],
   deadline: Deadline,
@@ -44,11 +46,11 @@ export async function fenceOrders(
     if (failpoints.on) await failpoints.hit('order.before_abort_insert', { orderIds: part });
     const decided = await shards
       .database(databaseIndex)
-      .transaction({ deadline, mapVersion: shards.version }, async (connection) => {
+      .transaction({ deadline, mapVersion: routes.version }, async (connection) => {
         const inPart: FenceOutcome[] = [];
         for (const orderId of part) {
           const late = deadline.leftMs() < fenceMsMax;
-          inPart.push(late ? 'undecided' : await fence(shards, connection, orderId));
+          inPart.push(late ? 'undecided' : await fence(routes, connection, orderId));
         }
         return inPart;
       });
@@ -62,11 +64,11 @@ export async function fenceOrders(
 
 /** One row a statement: an error undoes this statement alone and the transaction goes on. */
 async function fence(
-  shards: OrderShards,
+  routes: SlotRoutes,
   connection: PoolConnection,
   orderId: bigint,
 ): Promise<FenceOutcome> {
-  const table = tableSuffix(shards.tableOf(slotOfOrder(orderId)));
+  const table = tableSuffix(routes.tableOf(slotOfOrder(orderId)));
   try {
     await connection.query(
       `INSERT INTO orders_${table} (order_id, user_id, status, create_time, expire_time, update_time)

@@ -13,11 +13,10 @@ import { insertRows } from './insert-rows.ts';
 import { type InsertOutcome, type NewOrder, orderOf } from './new-order.ts';
 import type { OrderDatabase } from './order-database.ts';
 import { eventOf, insertOutboxRow } from './order-rows.ts';
-import type { OrderShards } from './order-shards.ts';
+import type { SlotRoutes } from './order-shards.ts';
 import { findTaken } from './taken-keys.ts';
 
 export interface InsertApartOptions {
-  readonly shards: OrderShards;
   readonly expiryMs: number;
   readonly log: Log;
   readonly onCommit: (database: number) => void;
@@ -31,7 +30,7 @@ type RowFate = 'inserted' | 'taken' | 'failed';
 
 /** What one transaction has learned so far. */
 interface Progress {
-  readonly shards: OrderShards;
+  readonly routes: SlotRoutes;
   readonly connection: PoolConnection;
   readonly deadline: Deadline;
   readonly log: Log;
@@ -45,22 +44,24 @@ interface Progress {
  * of those that are refused, down to the bad rows, so that the good ones are stored and each bad one
  * is answered by itself.
  *
+ * @param routes what led them to this database
  * @param errno why the server refused them
  * @throws as a transaction of the database; then none of them is stored, or all are unknown
  */
 export async function insertApart(
-  { shards, expiryMs, log, onCommit }: InsertApartOptions,
+  { expiryMs, log, onCommit }: InsertApartOptions,
+  routes: SlotRoutes,
   database: OrderDatabase,
   batch: readonly NewOrder[],
   errno: number,
   deadline: Deadline,
 ): Promise<Map<NewOrder, InsertOutcome | Error>> {
   const { orders, fates } = await database.transaction(
-    { deadline, mapVersion: shards.version },
+    { deadline, mapVersion: routes.version },
     async (connection, now) => {
       const made = new Map(batch.map((entry) => [entry, orderOf(entry, now, expiryMs)]));
       const progress: Progress = {
-        shards,
+        routes,
         connection,
         deadline,
         log,
@@ -80,7 +81,7 @@ export async function insertApart(
   onCommit(database.index);
   const taken = batch.filter((entry) => fates.get(entry) === 'taken');
   const outcomes = new Map<NewOrder, InsertOutcome | Error>(
-    await findTaken(shards, database, taken, deadline),
+    await findTaken(routes, database, taken, deadline),
   );
   for (const [entry, order] of orders) {
     if (fates.get(entry) === 'inserted') outcomes.set(entry, { kind: 'created', order });
@@ -102,7 +103,7 @@ async function insertParts(
 }
 
 async function insertPart(progress: Progress, part: readonly NewOrder[]): Promise<void> {
-  const { shards, connection, deadline, orders, fates } = progress;
+  const { routes, connection, deadline, orders, fates } = progress;
   if (progress.lockMet && deadline.leftMs() < lockWaitMsMax) {
     for (const entry of part) fates.set(entry, 'failed');
     return;
@@ -112,7 +113,7 @@ async function insertPart(progress: Progress, part: readonly NewOrder[]): Promis
   await connection.query('SAVEPOINT part');
   let errno: number;
   try {
-    await insertRows(shards, connection, part, orders);
+    await insertRows(routes, connection, part, orders);
     for (const entry of part) fates.set(entry, 'inserted');
     return;
   } catch (error) {

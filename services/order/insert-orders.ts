@@ -10,7 +10,7 @@ import { insertRows } from './insert-rows.ts';
 import { type InsertOutcome, type NewOrder, orderOf } from './new-order.ts';
 import { type OrderDatabase, StaleSlotMap } from './order-database.ts';
 import { eventOf, insertOutboxRow } from './order-rows.ts';
-import type { OrderShards } from './order-shards.ts';
+import type { OrderShards, SlotRoutes } from './order-shards.ts';
 import { findTaken } from './taken-keys.ts';
 
 export interface InsertOrdersOptions {
@@ -74,15 +74,16 @@ async function insertBatch(
   deadline: Deadline,
 ): Promise<(InsertOutcome | Error)[]> {
   const { shards, log } = options;
-  const index = shards.databaseOf((entries[0] as NewOrder).draft.slot);
+  const { routes } = shards;
+  const index = routes.databaseOf((entries[0] as NewOrder).draft.slot);
   const outcomes = new Map<NewOrder, InsertOutcome | Error>();
   const batch = distinctById(entries, outcomes).filter((entry) => {
-    const here = shards.databaseOf(entry.draft.slot) === index;
+    const here = routes.databaseOf(entry.draft.slot) === index;
     if (!here) outcomes.set(entry, { kind: 'moved' });
     return here;
   });
   try {
-    await insertDistinct(options, shards.database(index), batch, outcomes, deadline);
+    await insertDistinct(options, routes, shards.database(index), batch, outcomes, deadline);
   } catch (error) {
     if (error instanceof StaleSlotMap) await refreshMap(options, index, deadline);
     else log.warn({ err: error, orders: batch.length }, 'a batch of orders was not stored');
@@ -94,46 +95,48 @@ async function insertBatch(
 
 async function insertDistinct(
   options: InsertOrdersOptions,
+  routes: SlotRoutes,
   database: OrderDatabase,
   batch: readonly NewOrder[],
   outcomes: Map<NewOrder, InsertOutcome | Error>,
   deadline: Deadline,
 ): Promise<void> {
   if (batch.length === 0) return;
-  let refusedBy = await insertTogether(options, database, batch, outcomes, deadline);
+  let refusedBy = await insertTogether(options, routes, database, batch, outcomes, deadline);
   if (refusedBy === undefined) return;
-  const taken = await findTaken(options.shards, database, batch, deadline);
+  const taken = await findTaken(routes, database, batch, deadline);
   for (const [entry, outcome] of taken) outcomes.set(entry, outcome);
   const rest = batch.filter((entry) => !outcomes.has(entry));
   if (rest.length === 0) return;
   if (taken.size > 0) {
-    refusedBy = await insertTogether(options, database, rest, outcomes, deadline);
+    refusedBy = await insertTogether(options, routes, database, rest, outcomes, deadline);
     if (refusedBy === undefined) return;
   }
   // Something else is wrong with one of them; the others must not suffer.
-  const apart = await insertApart(options, database, rest, refusedBy, deadline);
+  const apart = await insertApart(options, routes, database, rest, refusedBy, deadline);
   for (const [entry, outcome] of apart) outcomes.set(entry, outcome);
 }
 
 /** One transaction for all of them. @returns why the server refused a row; then nothing was done */
 async function insertTogether(
   options: InsertOrdersOptions,
+  routes: SlotRoutes,
   database: OrderDatabase,
   batch: readonly NewOrder[],
   outcomes: Map<NewOrder, InsertOutcome | Error>,
   deadline: Deadline,
 ): Promise<number | undefined> {
-  const { shards, expiryMs, onCommit } = options;
+  const { expiryMs, onCommit } = options;
   const info = failpoints.on ? { orderIds: batch.map(({ orderId }) => orderId) } : {};
   if (failpoints.on) await failpoints.hit('order.before_begin', info);
   let orders: ReadonlyMap<NewOrder, Order>;
   try {
     orders = await database.transaction(
-      { deadline, mapVersion: shards.version, attempts: attemptsMax },
+      { deadline, mapVersion: routes.version, attempts: attemptsMax },
       async (connection, now) => {
         if (failpoints.on) await failpoints.hit('order.after_begin', info);
         const made = new Map(batch.map((entry) => [entry, orderOf(entry, now, expiryMs)]));
-        await insertRows(shards, connection, batch, made);
+        await insertRows(routes, connection, batch, made);
         await insertOutboxRow(connection, [...made.values()].map(eventOf));
         if (failpoints.on) await failpoints.hit('order.after_insert', info);
         if (failpoints.on) await failpoints.hit('order.before_commit', info);

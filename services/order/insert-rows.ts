@@ -1,13 +1,13 @@
 import type { Order } from '../../gen/sluice/order/v1/order.ts';
 import type { PoolConnection } from '../runtime/mysql.ts';
 import type { NewOrder } from './new-order.ts';
-import { type OrderShards, tableSuffix } from './order-shards.ts';
+import { type SlotRoutes, tableSuffix } from './order-shards.ts';
 import { insertItemsSql, insertOrdersSql } from './order-statements.ts';
 import { byTable } from './read-orders.ts';
 
 /** Writes the rows of orders and items of one database; fails at the first row that is refused. */
 export async function insertRows(
-  shards: OrderShards,
+  routes: SlotRoutes,
   connection: PoolConnection,
   batch: readonly NewOrder[],
   orders: ReadonlyMap<NewOrder, Order>,
@@ -17,7 +17,7 @@ export async function insertRows(
     fingerprintHex: entry.draft.fingerprintHex,
     slot: entry.draft.slot,
   }));
-  const groups = [...byTable(shards, rows, ({ slot }) => slot)].sort(([a], [b]) => a - b);
+  const groups = [...byTable(routes, rows, ({ slot }) => slot)].sort(([a], [b]) => a - b);
   const statements = groups.flatMap(([table, group]) => [
     insertOrdersSql(tableSuffix(table), group),
     insertItemsSql(tableSuffix(table), group),

@@ -1,8 +1,10 @@
+import type { RowDataPacket } from 'mysql2/promise';
 import { Batcher, type BatcherMetrics } from '../runtime/batcher.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import { lockWaitTimeoutErrno, mysqlErrno } from '../runtime/mysql.ts';
 import { Refusal } from '../runtime/refusals.ts';
+import { type OrderDatabase, StaleSlotMap } from './order-database.ts';
 import type { OrderDraft } from './order-draft.ts';
 import { slotOfOrder } from './order-id.ts';
 import type { StoredOrder } from './order-rows.ts';
@@ -72,15 +74,38 @@ export function createOrderReader(options: OrderReaderOptions): OrderReader {
   };
 }
 
+/** Entries of one table. */
+interface Place<Entry> {
+  readonly database: OrderDatabase;
+  readonly table: string;
+  readonly group: readonly Entry[];
+}
+
+/** Entries of one lane share a database unless a slot of theirs has moved while they waited. */
+function byPlace<Entry>(
+  shards: OrderShards,
+  entries: readonly Entry[],
+  slotOf: (entry: Entry) => number,
+): Place<Entry>[] {
+  const { routes } = shards;
+  const byDatabase = Map.groupBy(entries, (entry) => routes.databaseOf(slotOf(entry)));
+  return [...byDatabase].flatMap(([index, ofDatabase]) =>
+    [...byTable(routes, ofDatabase, slotOf)].map(([table, group]) => ({
+      database: shards.database(index),
+      table: tableSuffix(table),
+      group,
+    })),
+  );
+}
+
 async function readBatch(
   shards: OrderShards,
   orderIds: readonly bigint[],
   deadline: Deadline,
 ): Promise<Found[]> {
-  const { database } = shards.placeOfOrder(orderIds[0] as bigint);
   const found = new Map<bigint, StoredOrder>();
-  for (const [table, group] of byTable(shards, orderIds, slotOfOrder)) {
-    const orders = await readOrdersById(database, tableSuffix(table), group, deadline);
+  for (const { database, table, group } of byPlace(shards, orderIds, slotOfOrder)) {
+    const orders = await readOrdersById(database, table, group, deadline);
     for (const [orderId, stored] of orders) found.set(orderId, stored);
   }
   return orderIds.map((orderId) => found.get(orderId));
@@ -96,24 +121,43 @@ async function lookUpBatch(
   }
   const results = new Map<OrderDraft, Found | Error>();
   const slotOf = ({ slot }: OrderDraft): number => slot;
-  for (const [table, group] of byTable(shards, drafts, slotOf)) {
-    await lookUpGroup(shards, table, group, results, deadline);
+  const { version } = shards;
+  const places = byPlace(shards, drafts, slotOf);
+  for (const place of places) await lookUpGroup(place, results, deadline);
+  for (const [database, own] of Map.groupBy(places, (place) => place.database)) {
+    const absent = own.flatMap(({ group }) => group.filter((draft) => !results.get(draft)));
+    if (absent.length === 0 || (await hasVersion(database, version, deadline))) continue;
+    const cause = new StaleSlotMap(database.index);
+    const unknown = new Refusal('OUTCOME_UNKNOWN', undefined, { cause });
+    for (const draft of absent) results.set(draft, unknown);
+    await shards.refresh(database.index, deadline);
   }
   return drafts.map((draft) => results.get(draft));
 }
 
+/**
+ * Absence means absence only where the map is the one that led there: a slot that has moved has taken
+ * its orders along. To be asked after the look-up, since no order leaves before the version changes.
+ */
+async function hasVersion(
+  database: OrderDatabase,
+  version: number,
+  deadline: Deadline,
+): Promise<boolean> {
+  const sql = 'SELECT version FROM slot_map WHERE id = 1';
+  const [map] = await database.query<RowDataPacket[]>(sql, deadline);
+  return map?.version === version;
+}
+
 /** All of a table at once; if one of them waits for a lock, one by one, so that the others do not. */
 async function lookUpGroup(
-  shards: OrderShards,
-  table: number,
-  group: readonly OrderDraft[],
+  { database, table, group }: Place<OrderDraft>,
   results: Map<OrderDraft, Found | Error>,
   deadline: Deadline,
 ): Promise<void> {
-  const { database } = shards.place((group[0] as OrderDraft).slot);
   try {
     const options = { lock: true };
-    const found = await readOrdersByRequest(database, tableSuffix(table), group, deadline, options);
+    const found = await readOrdersByRequest(database, table, group, deadline, options);
     for (const draft of group) results.set(draft, found.get(draft.requestKey));
   } catch (error) {
     if (mysqlErrno(error) !== lockWaitTimeoutErrno) throw error;
@@ -126,7 +170,7 @@ async function lookUpGroup(
     }
     for (const draft of group) {
       if (deadline.leftMs() > lookUpMsMax) {
-        await lookUpGroup(shards, table, [draft], results, deadline);
+        await lookUpGroup({ database, table, group: [draft] }, results, deadline);
       } else {
         results.set(draft, new Refusal('OUTCOME_UNKNOWN', undefined, { cause: error }));
       }

@@ -22,12 +22,13 @@ export async function readNewerOrders(
   show: (order: Order) => void,
   deadline: Deadline,
 ): Promise<void> {
+  const { routes } = shards;
   const byDatabase = Map.groupBy(knownVersions.keys(), (orderId) =>
-    shards.databaseOf(slotOfOrder(orderId)),
+    routes.databaseOf(slotOfOrder(orderId)),
   );
   const reads = [...byDatabase].map(async ([index, orderIds]) => {
     const database = shards.database(index);
-    for (const [table, group] of byTable(shards, orderIds, slotOfOrder)) {
+    for (const [table, group] of byTable(routes, orderIds, slotOfOrder)) {
       for (let start = 0; start < group.length; start += idsMax) {
         const part = group.slice(start, start + idsMax);
         const newer = await newerIds(database, tableSuffix(table), part, knownVersions, deadline);

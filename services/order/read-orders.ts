@@ -3,7 +3,7 @@ import type { Deadline } from '../runtime/deadline.ts';
 import type { OrderDatabase } from './order-database.ts';
 import { requestKeyOf } from './order-draft.ts';
 import { asciiLiteral, orderColumns, type StoredOrder, toStoredOrder } from './order-rows.ts';
-import type { OrderShards } from './order-shards.ts';
+import type { SlotRoutes } from './order-shards.ts';
 
 /** Names the request that made an order. */
 export interface OrderRequestName {
@@ -88,13 +88,13 @@ async function itemsOf(
 
 /** Sorts entries by the table that their slot lives in; all of them are of one database. */
 export function byTable<Entry>(
-  shards: OrderShards,
+  routes: SlotRoutes,
   entries: readonly Entry[],
   slotOf: (entry: Entry) => number,
 ): Map<number, Entry[]> {
   const groups = new Map<number, Entry[]>();
   for (const entry of entries) {
-    const table = shards.tableOf(slotOf(entry));
+    const table = routes.tableOf(slotOf(entry));
     const group = groups.get(table);
     if (group) group.push(entry);
     else groups.set(table, [entry]);

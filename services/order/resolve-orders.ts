@@ -6,7 +6,7 @@ import { fenceOrders } from './fence-orders.ts';
 import { resolutionOf } from './order.ts';
 import { StaleSlotMap } from './order-database.ts';
 import { slotOfOrder } from './order-id.ts';
-import { type OrderShards, tableSuffix } from './order-shards.ts';
+import { type OrderShards, type SlotRoutes, tableSuffix } from './order-shards.ts';
 import { byTable } from './read-orders.ts';
 
 const { ORDER_RESOLUTION_DEAD: dead, ORDER_RESOLUTION_UNDECIDED: undecided } = OrderResolution;
@@ -25,15 +25,16 @@ export async function resolveOrders(
   orderIds: readonly bigint[],
   deadline: Deadline,
 ): Promise<OrderResolution[]> {
+  const { routes } = shards;
   const keys = orderIds.map(String);
   const statuses: Statuses = new Map();
   const undecidedKeys = new Set<string>();
   await Promise.all(
     shards.databases.map((database) => {
-      const mine = orderIds.filter((id) => shards.databaseOf(slotOfOrder(id)) === database.index);
+      const mine = orderIds.filter((id) => routes.databaseOf(slotOfOrder(id)) === database.index);
       if (mine.length === 0) return undefined;
       const work = (): Promise<void> =>
-        resolveInDatabase(shards, database.index, mine, statuses, undecidedKeys, deadline);
+        resolveInDatabase(shards, routes, database.index, mine, statuses, undecidedKeys, deadline);
       return database.inTurn(work, deadline);
     }),
   );
@@ -46,27 +47,29 @@ export async function resolveOrders(
 
 async function resolveInDatabase(
   shards: OrderShards,
+  routes: SlotRoutes,
   databaseIndex: number,
   orderIds: readonly bigint[],
   statuses: Statuses,
   undecidedKeys: Set<string>,
   deadline: Deadline,
 ): Promise<void> {
-  await readStatuses(shards, databaseIndex, orderIds, statuses, deadline);
+  await readStatuses(shards, routes, databaseIndex, orderIds, statuses, deadline);
   const absent = orderIds.filter((id) => !statuses.has(String(id)));
   if (absent.length === 0) return;
-  await fenceAbsent(shards, databaseIndex, absent, statuses, undecidedKeys, deadline);
+  await fenceAbsent(shards, routes, databaseIndex, absent, statuses, undecidedKeys, deadline);
 }
 
 /** One table after the other: a sweep must not take all connections of a database. */
 async function readStatuses(
   shards: OrderShards,
+  routes: SlotRoutes,
   databaseIndex: number,
   orderIds: readonly bigint[],
   statuses: Statuses,
   deadline: Deadline,
 ): Promise<void> {
-  for (const [table, group] of byTable(shards, orderIds, slotOfOrder)) {
+  for (const [table, group] of byTable(routes, orderIds, slotOfOrder)) {
     const rows = await shards
       .database(databaseIndex)
       .query<RowDataPacket[]>(
@@ -79,6 +82,7 @@ async function readStatuses(
 
 async function fenceAbsent(
   shards: OrderShards,
+  routes: SlotRoutes,
   databaseIndex: number,
   absent: readonly bigint[],
   statuses: Statuses,
@@ -87,9 +91,10 @@ async function fenceAbsent(
 ): Promise<void> {
   for (const orderId of absent) undecidedKeys.add(String(orderId));
   try {
-    const fences = await fenceOrders(shards, databaseIndex, absent, deadline);
+    const fences = await fenceOrders(shards, routes, databaseIndex, absent, deadline);
     const there = absent.filter((id) => fences.get(id) === 'exists');
-    if (there.length > 0) await readStatuses(shards, databaseIndex, there, statuses, deadline);
+    if (there.length > 0)
+      await readStatuses(shards, routes, databaseIndex, there, statuses, deadline);
     for (const [orderId, outcome] of fences) {
       if (outcome === 'fenced') undecidedKeys.delete(String(orderId));
     }

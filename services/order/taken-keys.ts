@@ -3,18 +3,18 @@ import type { Deadline } from '../runtime/deadline.ts';
 import type { InsertOutcome, NewOrder } from './new-order.ts';
 import type { OrderDatabase } from './order-database.ts';
 import type { StoredOrder } from './order-rows.ts';
-import { type OrderShards, tableSuffix } from './order-shards.ts';
+import { type SlotRoutes, tableSuffix } from './order-shards.ts';
 import { byTable, readOrdersById, readOrdersByRequest } from './read-orders.ts';
 
 /** Reads, after a duplicate key, which of the entries have their answer in the table already. */
 export async function findTaken(
-  shards: OrderShards,
+  routes: SlotRoutes,
   database: OrderDatabase,
   entries: readonly NewOrder[],
   deadline: Deadline,
 ): Promise<Map<NewOrder, InsertOutcome>> {
   const taken = new Map<NewOrder, InsertOutcome>();
-  for (const [table, group] of byTable(shards, entries, ({ draft }) => draft.slot)) {
+  for (const [table, group] of byTable(routes, entries, ({ draft }) => draft.slot)) {
     const suffix = tableSuffix(table);
     const ids = group.map(({ orderId }) => orderId);
     const drafts = group.map(({ draft }) => draft);
