@@ -29,6 +29,8 @@ interface Request {
 
 /** Groups of gates being installed at once; each takes two connections to the ledger for a moment. */
 const concurrencyMax = 3;
+/** Gates that are installed at once beside them because somebody waits for it. */
+const rebuildsMax = 2;
 /** Gates that are missing are installed together, for after a loss all of them are. */
 const groupMax = 200;
 /** SKUs waiting; the check of the gates finds the others again. */
@@ -45,6 +47,7 @@ export class ResyncQueue {
   readonly #underWay = new Map<bigint, Promise<unknown>>();
   readonly #waiting = new Map<bigint, Request>();
   readonly #restUntilMs = new Map<bigint, number>();
+  readonly #rebuilding = new Set<Promise<unknown>>();
   #groups = 0;
   #closed = false;
 
@@ -64,7 +67,7 @@ export class ResyncQueue {
   }
 
   /**
-   * Installs a gate now, and waits for whoever is at it already.
+   * Installs a gate now, or as soon as there is room, and waits for whoever is at it already.
    *
    * @throws Refusal NOT_FOUND; STOCK_NOT_LOADED if it was not opened by the deadline
    */
@@ -77,12 +80,27 @@ export class ResyncQueue {
       await this.#underWay.get(skuId)?.catch(() => undefined);
       // Whoever waited for the same one may have begun the next.
       if (this.#underWay.has(skuId)) continue;
-      const result = await this.#start([skuId], cause).then((results) => results.get(skuId));
+      // Any number at once would take every connection for its first and wait for its second.
+      if (this.#rebuilding.size >= rebuildsMax) {
+        await Promise.race([...this.#rebuilding, sleep(busyPollMs)]).catch(() => undefined);
+        continue;
+      }
+      const result = (await this.#rebuildOne(skuId, cause)).get(skuId);
       if (result?.kind === 'INSTALLED') return result;
       if (result?.kind === 'NOT_FOUND') throw new Refusal('NOT_FOUND', undefined, { skuId });
       await sleep(busyPollMs);
     }
-    throw new Refusal('STOCK_NOT_LOADED', 'The gate is being installed by another process');
+    throw new Refusal('STOCK_NOT_LOADED', 'The gate is still being installed');
+  }
+
+  async #rebuildOne(skuId: bigint, cause: ResyncCause): Promise<Map<bigint, ResyncResult>> {
+    const run = this.#start([skuId], cause);
+    this.#rebuilding.add(run);
+    try {
+      return await run;
+    } finally {
+      this.#rebuilding.delete(run);
+    }
   }
 
   /** Takes no more and waits for those under way. */

@@ -58,6 +58,33 @@ test('a gate that is rebuilt by many at once, through two processes, is open for
   await expectAddedUp(skuId);
 });
 
+test('more SKUs are created and rebuilt at once than there are connections, and buyers go on', async () => {
+  const skuId = await newSku(system, 100_000n);
+  const fewConnections = await system.startCopy({ SLUICE_STOCK_MYSQL_CONNECTIONS: '8' });
+  const buyers = startBuyers(fewConnections, [skuId]);
+  const unitPrice = { currencyCode: 'USD', minorUnits: 1n };
+  const skuIds = Array.from({ length: 12 }, (_, index) => 700_000n + BigInt(index));
+  try {
+    await untilSold(buyers, 10);
+    const created = Promise.all(
+      skuIds.map((each) =>
+        fewConnections.admin.createSku({ skuId: each, title: 'one of many', unitPrice }),
+      ),
+    );
+    await untilSold(buyers, 50);
+    await created;
+    const rebuilt = Promise.all(
+      skuIds.map((each) => fewConnections.admin.rebuildStock({ skuId: each })),
+    );
+    await untilSold(buyers, 50);
+    await rebuilt;
+  } finally {
+    await buyers.stop();
+  }
+  for (const each of [skuId, ...skuIds]) await untilOpen(fewConnections, each);
+  await expectAddedUp(skuId);
+});
+
 test('a gate is rebuilt on a Redis that is empty', async () => {
   const skuId = await newSku(system, 50n);
   const buyers = startBuyers(system, [skuId], { releaseShare: 0 });
