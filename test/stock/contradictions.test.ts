@@ -179,7 +179,7 @@ test('a gate in use is suspected if it is behind by more than is pending at ever
   assert.deepEqual(new Set(ten(3)), new Set(['none']), 'three are pending');
   assert.equal(ten(5).at(-1), 'suspect');
   assert.equal(ten(-2).at(-1), 'suspect', 'nothing makes a gate that is too high');
-  const broken = [...ten(5).slice(0, 0), ...Array.from({ length: 9 }, () => look(5, 3, 0))];
+  const broken = Array.from({ length: 9 }, () => look(5, 3, 0));
   assert.deepEqual(new Set([...broken, look(0, 3, 0), look(5, 3, 0)]), new Set(['none']));
 });
 

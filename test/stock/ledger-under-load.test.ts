@@ -4,24 +4,14 @@ import type { StockReservation } from '../../gen/sluice/stock/v1/stock_service.t
 import { Deadline } from '../../services/runtime/deadline.ts';
 import { moveHolds } from '../../services/stock/ledger-moves.ts';
 import { eventually } from '../support/eventually.ts';
+import { runSeed, seededRandom } from '../support/workload.ts';
 import { atRest, newSku, reservation, startStockSystem } from './support.ts';
 
 const system = await startStockSystem('load');
 const copy = await system.startCopy();
 after(() => system.close());
 
-const seed = Number(process.env.SLUICE_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
-
-/** Numbers from 0 to below `max`, the same for the same seed (mulberry32). */
-function createRandom(from: number): (max: number) => number {
-  let state = from;
-  return (max) => {
-    state = (state + 0x6d2b79f5) | 0;
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state);
-    mixed = (mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)) ^ mixed;
-    return Math.floor((((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32) * max);
-  };
-}
+const seed = runSeed();
 
 interface Counted {
   readonly sku_id: string;
@@ -46,7 +36,8 @@ async function countLedger(): Promise<Counted[]> {
 }
 
 test(`two processes, several SKUs, releases, payments, rebuilds and recalls: seed ${seed}`, async () => {
-  const random = createRandom(seed);
+  const fraction = seededRandom(seed);
+  const random = (max: number): number => Math.floor(fraction() * max);
   const skuIds: bigint[] = [];
   for (let count = 0; count < 6; count += 1) skuIds.push(await newSku(system, 200n));
   const reserved: StockReservation[] = [];
