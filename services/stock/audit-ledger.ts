@@ -50,10 +50,17 @@ export function startAuditLedger(options: AuditLedgerOptions): Loop {
     intervalMs: Math.min(turnEveryMaxMs, intervalMs),
     log,
     async run(signal) {
-      const after = await claimAudit(pool, owner, Deadline.after(deadlineMs));
-      if (after !== undefined) await takeTurn(options, owner, after, signal);
+      // A turn that fails again and again must show by the age of the audit, and hold nothing else up.
+      let failure: unknown;
+      try {
+        const after = await claimAudit(pool, owner, Deadline.after(deadlineMs));
+        if (after !== undefined) await takeTurn(options, owner, after, signal);
+      } catch (error) {
+        failure = error;
+      }
       await show(options);
       await compareBuyers();
+      if (failure !== undefined) throw failure;
     },
   });
 }

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
+import { failpoints } from '../../services/runtime/failpoints.ts';
 import { eventually } from '../support/eventually.ts';
 import { metric, startBuyers, untilSold } from './buyers.ts';
 import { newSku, reservation, reserve, startStockSystem } from './support.ts';
@@ -146,4 +147,23 @@ test('a process that dies with the claim holds the others up for a bounded time 
     `UPDATE audit_cursor SET owner = 'dead', owned_until = NOW(3) + INTERVAL 1 SECOND`,
   );
   await untilPasses(1);
+});
+
+test('an audit that fails at every turn shows by its age', async () => {
+  const alone = await startStockSystem('audit-alone', { SLUICE_AUDIT_INTERVAL_MS: '200' });
+  const age = () => metric(alone.metricsPort, 'stock_audit_age_seconds');
+  let failures = 0;
+  try {
+    failpoints.set('stock.before_audit_stored', () => {
+      failures += 1;
+      throw new Error('no turn today');
+    });
+    // Those of the other processes of this file among them.
+    await eventually(() => failures >= 30, 'turns fail');
+    const before = await age();
+    await eventually(async () => (await age()) > before + 1, 'the age grows');
+  } finally {
+    failpoints.clear();
+    await alone.close();
+  }
 });
