@@ -3,7 +3,8 @@ import { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import type { Log } from '../runtime/log.ts';
 import { type Loop, startLoop } from '../runtime/loop.ts';
-import type { Pool } from '../runtime/mysql.ts';
+import { lockWaitTimeoutErrno, mysqlErrno, type Pool } from '../runtime/mysql.ts';
+import { Refusal } from '../runtime/refusals.ts';
 import {
   claimSweep,
   heldOrders,
@@ -106,16 +107,18 @@ class Sweep {
     const fresh = max > 0 ? await heldOrders(pool, range, deadline) : [];
     const asked = [...this.#undecided, ...fresh];
     const resolutions = asked.length > 0 ? await this.#resolve(asked, deadline) : [];
-    await this.#release(asked.filter((_, index) => resolutions[index] === 'DEAD'));
-    this.#undecided = asked.filter((_, index) => resolutions[index] === 'UNDECIDED');
+    const kept = await this.#release(asked.filter((_, index) => resolutions[index] === 'DEAD'));
+    this.#undecided = asked.filter((orderId, index) => {
+      return resolutions[index] === 'UNDECIDED' || kept.has(orderId);
+    });
     const full = max > 0 && fresh.length === max;
     if (max > 0) this.#position = full ? (fresh.at(-1) as bigint) : watermark;
 
     const oldest = this.#undecided[0];
     const cursor = oldest === undefined ? this.#position : oldest - 1n;
     if (this.#stored === undefined || cursor > this.#stored) {
-      const kept = await moveSweepCursor(pool, this.#owner, cursor, Deadline.after(deadlineMs));
-      if (!kept) {
+      const ours = await moveSweepCursor(pool, this.#owner, cursor, Deadline.after(deadlineMs));
+      if (!ours) {
         this.#forget();
         return false;
       }
@@ -131,24 +134,55 @@ class Sweep {
     return resolutions;
   }
 
-  async #release(orderIds: readonly bigint[]): Promise<void> {
-    const { releaseStock, log } = this.#options;
+  /** Answers the orders whose holds stay, for one that cannot be released must not keep the others. */
+  async #release(orderIds: readonly bigint[]): Promise<ReadonlySet<bigint>> {
+    const kept = new Set<bigint>();
     for (let from = 0; from < orderIds.length; from += releaseMax) {
-      const moves = orderIds.slice(from, from + releaseMax).map((orderId) => {
-        return { orderId, move: 'RELEASE', fenceSkuIds: [], userId: 0n, requestId: '' } as const;
-      });
-      const released = await releaseStock.release(
-        moves,
-        { forgetRequests: true },
-        Deadline.after(deadlineMs),
-      );
-      const count = released.filter((units) => units > 0n).length;
-      if (count > 0) log.info({ orders: count }, 'holds without an order were released');
+      const chunk = orderIds.slice(from, from + releaseMax);
+      try {
+        await this.#releaseChunk(chunk);
+      } catch (error) {
+        if (isPassing(error)) throw error;
+        for (const orderId of chunk) if (!(await this.#isReleased(orderId))) kept.add(orderId);
+      }
     }
+    return kept;
+  }
+
+  async #isReleased(orderId: bigint): Promise<boolean> {
+    try {
+      await this.#releaseChunk([orderId]);
+      return true;
+    } catch (error) {
+      if (isPassing(error)) throw error;
+      const again = this.#undecided.includes(orderId);
+      const { log } = this.#options;
+      if (!again) log.error({ err: error, orderId: String(orderId) }, 'a hold cannot be released');
+      return false;
+    }
+  }
+
+  async #releaseChunk(orderIds: readonly bigint[]): Promise<void> {
+    const { releaseStock, log } = this.#options;
+    const moves = orderIds.map((orderId) => {
+      return { orderId, move: 'RELEASE', fenceSkuIds: [], userId: 0n, requestId: '' } as const;
+    });
+    const released = await releaseStock.release(
+      moves,
+      { forgetRequests: true },
+      Deadline.after(deadlineMs),
+    );
+    const count = released.filter((units) => units > 0n).length;
+    if (count > 0) log.info({ orders: count }, 'holds without an order were released');
   }
 
   #forget(): void {
     this.#stored = undefined;
     this.#undecided = [];
   }
+}
+
+/** What says nothing about the orders: the ledger is away or busy, and the next round tries again. */
+function isPassing(error: unknown): boolean {
+  return error instanceof Refusal || mysqlErrno(error) === lockWaitTimeoutErrno;
 }
