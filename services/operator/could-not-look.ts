@@ -43,17 +43,21 @@ export function databaseFailure(error: unknown, server: string, database: string
   }
   if (errno !== undefined && accessDeniedErrnos.has(errno)) {
     return new CouldNotLook(
-      `${at} refuses the user: put user and password into SLUICE_MYSQL_URLS.`,
+      `${at} refuses the user: put user and password into ${variableOf(database)}.`,
       error,
     );
   }
   if (connectionCodes.test(code ?? '') || inner instanceof Refusal) {
     return new CouldNotLook(
-      `${at} does not answer (${code ?? message}): is it running, and is SLUICE_MYSQL_URLS right?`,
+      `${at} does not answer (${code ?? message}): is it running, and is ${variableOf(database)} right?`,
       error,
     );
   }
   return new CouldNotLook(`${at} failed on ${database}: ${message ?? String(inner)}.`, error);
+}
+
+function variableOf(database: string): string {
+  return database.endsWith('_warehouse') ? 'SLUICE_WAREHOUSE_URL' : 'SLUICE_MYSQL_URLS';
 }
 
 /** The sentence of any failure that ends a command, or undefined for a fault of ours, whose stack is wanted. */

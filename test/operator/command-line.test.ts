@@ -5,7 +5,7 @@ import { createLog } from '../../services/runtime/log.ts';
 import { dropDatabases } from '../support/databases.ts';
 import { kafkaBrokers, mysqlUrl, uniquePrefix } from '../support/servers.ts';
 import { type Filled, fill, filledShards } from './fill.ts';
-import { sluice } from './run-sluice.ts';
+import { sluice, sluiceInto } from './run-sluice.ts';
 
 const prefix = uniquePrefix('cli');
 /** Nothing listens there. */
@@ -125,6 +125,12 @@ const failures: readonly [string, string[], Record<string, string>, RegExp][] = 
     /MySQL at 127\.0\.0\.1:1 does not answer \(ECONNREFUSED\)/,
   ],
   [
+    'the warehouse is away',
+    ['explain', '1'],
+    { SLUICE_WAREHOUSE_URL: 'mysql://root@127.0.0.1:1' },
+    /MySQL at 127\.0\.0\.1:1 does not answer .*SLUICE_WAREHOUSE_URL right/,
+  ],
+  [
     'there is no such installation',
     ['prune'],
     { SLUICE_DATABASE_PREFIX: 'nothing' },
@@ -152,6 +158,7 @@ const failures: readonly [string, string[], Record<string, string>, RegExp][] = 
   ['an option is unknown', ['audit', '--fix'], {}, /unknown option '--fix'/],
   ['the order id is none', ['explain', '12x'], {}, /An order id is a positive whole number/],
   ['a SKU is none', ['audit', '--sku', '-1'], {}, /"-1" is not a positive whole number/],
+  ['there is no such SKU', ['audit', '--sku', '2,999'], {}, /^The ledger has no SKU 999\.$/m],
   ['a promise is none', ['audit', '--promise', 'P9'], {}, /"P9" is not one of P1/],
   ['the grace is none', ['audit', '--grace', '1.5'], {}, /whole number from 0 to 86400/],
   ['the age is too young', ['prune', '--older-than', '1d'], {}, /It must be 7 days or more/],
@@ -166,6 +173,11 @@ for (const [what, args, more, sentence] of failures) {
     assert(!stderr.includes('    at '), stderr);
   });
 }
+
+test('whoever reads the output may stop reading', async () => {
+  const { stderr, code } = await sluiceInto('true', ['explain', '1', '--no-kafka', '--json'], env);
+  assert.deepEqual([stderr, code], ['', 0]);
+});
 
 test('prune tells what would go, as a table and as JSON', async () => {
   const text = await sluice(['prune', '--dry-run'], env);
