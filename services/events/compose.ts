@@ -1,4 +1,4 @@
-import { setPriority } from 'node:os';
+import { getPriority, setPriority } from 'node:os';
 import { Deadline } from '../runtime/deadline.ts';
 import { type EventConsumer, startEventConsumer } from '../runtime/event-consumer.ts';
 import { createEventPublisher, type EventPublisher } from '../runtime/event-publisher.ts';
@@ -46,8 +46,8 @@ export async function compose(
   config: EventsConfig,
   overrides: EventsOverrides = {},
 ): Promise<RunningEvents> {
-  // Statistics and mails can wait when buyers want the CPU.
-  if (config.niceness > 0) setPriority(config.niceness);
+  // Statistics and mails can wait when buyers want the CPU. Only root may step forward again.
+  if (config.niceness > getPriority()) setPriority(config.niceness);
   return await startService('events', config, overrides.log, (log, lifecycle) =>
     start(config, overrides, log, lifecycle),
   );

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { getPriority, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { compileCacheDir } from '../../deploy/local/places.ts';
@@ -39,11 +39,11 @@ after(async () => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-async function spawn(failpoints: string): Promise<ManagedProcess> {
+async function spawn(failpoints: string, nice = '0'): Promise<ManagedProcess> {
   return await spawnLogged({
     name: 'events',
-    command: process.execPath,
-    args: [main],
+    command: 'nice',
+    args: ['-n', nice, process.execPath, main],
     logFile: join(dir, 'events.log'),
     env: {
       PATH: process.env.PATH ?? '',
@@ -55,6 +55,12 @@ async function spawn(failpoints: string): Promise<ManagedProcess> {
       SLUICE_THROW_AWAY_DIR: process.env.SLUICE_THROW_AWAY_DIR ?? '',
     },
   });
+}
+
+async function untilReady(started: ManagedProcess): Promise<void> {
+  const probe = async (): Promise<boolean> =>
+    (await fetch(`http://127.0.0.1:${metricsPort}/readyz`)).ok;
+  await waitUntilReady({ child: started, probe, timeoutMs: 60_000 });
 }
 
 const places = [
@@ -79,9 +85,7 @@ for (const [index, place] of places.entries()) {
     );
 
     child = await spawn('');
-    const probe = async (): Promise<boolean> =>
-      (await fetch(`http://127.0.0.1:${metricsPort}/readyz`)).ok;
-    await waitUntilReady({ child, probe, timeoutMs: 60_000 });
+    await untilReady(child);
     const orders = paidOrders(published);
     await eventually(
       async () =>
@@ -106,3 +110,10 @@ for (const [index, place] of places.entries()) {
     assert.equal((await child.exited).code, 0);
   });
 }
+
+test('a process that stands back further than it has to stays there', async () => {
+  child = await spawn('', '12');
+  await untilReady(child);
+  assert.equal(getPriority(child.pid), 12);
+  await child.stop();
+});
