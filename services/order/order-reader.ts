@@ -102,12 +102,15 @@ async function readBatch(
   shards: OrderShards,
   orderIds: readonly bigint[],
   deadline: Deadline,
-): Promise<Found[]> {
-  const found = new Map<bigint, StoredOrder>();
-  for (const { database, table, group } of byPlace(shards, orderIds, slotOfOrder)) {
+): Promise<(Found | Error)[]> {
+  const found = new Map<bigint, Found | Error>();
+  const { version } = shards;
+  const places = byPlace(shards, orderIds, slotOfOrder);
+  for (const { database, table, group } of places) {
     const orders = await readOrdersById(database, table, group, deadline);
     for (const [orderId, stored] of orders) found.set(orderId, stored);
   }
+  await doubtAbsence(shards, version, places, found, 'DEPENDENCY_DOWN', deadline);
   return orderIds.map((orderId) => found.get(orderId));
 }
 
@@ -124,29 +127,34 @@ async function lookUpBatch(
   const { version } = shards;
   const places = byPlace(shards, drafts, slotOf);
   for (const place of places) await lookUpGroup(place, results, deadline);
-  for (const [database, own] of Map.groupBy(places, (place) => place.database)) {
-    const absent = own.flatMap(({ group }) => group.filter((draft) => !results.get(draft)));
-    if (absent.length === 0 || (await hasVersion(database, version, deadline))) continue;
-    const cause = new StaleSlotMap(database.index);
-    const unknown = new Refusal('OUTCOME_UNKNOWN', undefined, { cause });
-    for (const draft of absent) results.set(draft, unknown);
-    await shards.refresh(database.index, deadline);
-  }
+  await doubtAbsence(shards, version, places, results, 'OUTCOME_UNKNOWN', deadline);
   return drafts.map((draft) => results.get(draft));
 }
 
 /**
  * Absence means absence only where the map is the one that led there: a slot that has moved has taken
- * its orders along. To be asked after the look-up, since no order leaves before the version changes.
+ * its orders along. Entries that were not found in a database with another map are refused, and the
+ * map is read again. To be called after the reads, since no order leaves before the version changes.
  */
-async function hasVersion(
-  database: OrderDatabase,
+async function doubtAbsence<Entry>(
+  shards: OrderShards,
   version: number,
+  places: readonly Place<Entry>[],
+  results: Map<Entry, Found | Error>,
+  reason: 'OUTCOME_UNKNOWN' | 'DEPENDENCY_DOWN',
   deadline: Deadline,
-): Promise<boolean> {
-  const sql = 'SELECT version FROM slot_map WHERE id = 1';
-  const [map] = await database.query<RowDataPacket[]>(sql, deadline);
-  return map?.version === version;
+): Promise<void> {
+  for (const [database, own] of Map.groupBy(places, (place) => place.database)) {
+    const absent = own.flatMap(({ group }) => group.filter((entry) => !results.get(entry)));
+    if (absent.length === 0) continue;
+    const sql = 'SELECT version FROM slot_map WHERE id = 1';
+    const [map] = await database.query<RowDataPacket[]>(sql, deadline);
+    if (map?.version === version) continue;
+    const cause = new StaleSlotMap(database.index);
+    const refusal = new Refusal(reason, 'The order is being moved', { cause });
+    for (const entry of absent) results.set(entry, refusal);
+    await shards.refresh(database.index, deadline);
+  }
 }
 
 /** All of a table at once; if one of them waits for a lock, one by one, so that the others do not. */
