@@ -27,10 +27,13 @@ export function connectGate({
   url,
   commandTimeoutMs,
   log,
+  sampleMs = clockSampleMs,
 }: {
   url: string;
   commandTimeoutMs: number;
   log: Log;
+  /** How often the server is asked for its time. */
+  sampleMs?: number;
 }): GateConnection {
   const redis = new Redis(url, {
     enableOfflineQueue: false,
@@ -48,9 +51,10 @@ export function connectGate({
   let failure: string | undefined;
 
   async function sampleClock(): Promise<void> {
+    const askedMs = performance.now();
     const [seconds, micros] = await redis.time();
-    // The reply left Redis before it arrived here, so the estimate is never fast.
-    offsetMs = Number(seconds) * 1_000 + Number(micros) / 1_000 - performance.now();
+    const redisMs = Number(seconds) * 1_000 + Number(micros) / 1_000;
+    offsetMs = offsetAfter(offsetMs, redisMs - performance.now(), redisMs - askedMs);
   }
   let retry: NodeJS.Timeout | undefined;
   const sample = (): void => {
@@ -60,7 +64,7 @@ export function connectGate({
       retry = setTimeout(sample, clockRetryMs);
     });
   };
-  const timer = setInterval(sample, clockSampleMs);
+  const timer = setInterval(sample, sampleMs);
   timer.unref();
   redis.on('ready', () => {
     if (failure !== undefined) log.info('Redis is back');
@@ -90,6 +94,15 @@ export function connectGate({
       redis.disconnect();
     },
   };
+}
+
+/**
+ * What to take for Redis time minus ours, by an answer that says it is from `least` to `most`. What was
+ * taken before stays while it can be right, for its answer came faster; anything else would be as slow as
+ * this answer was, and commands would find their deadlines passed.
+ */
+export function offsetAfter(before: number | undefined, least: number, most: number): number {
+  return before !== undefined && before >= least && before <= most ? before : least;
 }
 
 /** Error replies with which Redis refuses a command before it does anything. */

@@ -7,19 +7,19 @@ import { after, test } from 'node:test';
 import { freePort } from '../../deploy/local/port.ts';
 import { startRedis } from '../../deploy/local/redis.ts';
 import { createLog } from '../../services/runtime/log.ts';
-import { connectGate } from '../../services/stock/gate-connection.ts';
+import {
+  connectGate,
+  type GateConnection,
+  offsetAfter,
+} from '../../services/stock/gate-connection.ts';
 import { eventually } from '../support/eventually.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'sluice-gate-'));
 const redis = await startRedis({ dir, port: await freePort() });
-const commandTimeoutMs = 200;
-const stalledMs = 600;
-/** Half of the time after which the clock is asked for anyway. */
-const knownWithinMs = 5_000;
 
-/** Passes bytes on to Redis, and stalls once at the first question for its time. */
+/** Passes bytes on to Redis, but for questions for its time, which it holds back for so long. */
 const sockets = new Set<Socket>();
-let stalls = 0;
+let holdBackMs: () => number = () => 0;
 const slow = createServer((client) => {
   const server = connect(Number(new URL(redis.url).port), '127.0.0.1');
   for (const socket of [client, server]) {
@@ -28,16 +28,16 @@ const slow = createServer((client) => {
   }
   server.pipe(client);
   client.on('data', (bytes) => {
-    if (stalls > 0 || !/\btime\b/i.test(bytes.toString('latin1'))) {
+    const ms = /\btime\b/i.test(bytes.toString('latin1')) ? holdBackMs() : 0;
+    if (ms === 0) {
       server.write(bytes);
       return;
     }
-    stalls += 1;
     client.pause();
     setTimeout(() => {
       server.write(bytes);
       client.resume();
-    }, stalledMs);
+    }, ms);
   });
 });
 await new Promise<void>((resolve) => slow.listen(0, '127.0.0.1', resolve));
@@ -49,15 +49,49 @@ after(async () => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-test('a server that was too slow to tell its time is asked again soon', async () => {
+function connectSlowly(commandTimeoutMs: number, sampleMs?: number): GateConnection {
   const { port } = slow.address() as AddressInfo;
   const log = createLog('test', 'silent');
-  const connection = connectGate({ url: `redis://127.0.0.1:${port}`, commandTimeoutMs, log });
+  const url = `redis://127.0.0.1:${port}`;
+  return connectGate({ url, commandTimeoutMs, log, ...(sampleMs && { sampleMs }) });
+}
+
+test('a server that was too slow to tell its time is asked again soon', async () => {
+  let asked = 0;
+  holdBackMs = () => {
+    asked += 1;
+    return asked === 1 ? 600 : 0;
+  };
+  const connection = connectSlowly(200);
   try {
-    await eventually(() => stalls === 1, 'the time is asked for');
-    await eventually(() => connection.connected, 'the time is known', { withinMs: knownWithinMs });
-    assert(Math.abs(connection.redisNowMs() - Date.now()) < stalledMs + 1_000);
+    await eventually(() => asked === 1, 'the time is asked for');
+    // Half of the time after which it is asked for anyway.
+    await eventually(() => connection.connected, 'the time is known', { withinMs: 5_000 });
   } finally {
     connection.close();
   }
+});
+
+test('slow answers do not make the clock of the server slow', async () => {
+  let asked = 0;
+  holdBackMs = () => {
+    asked += 1;
+    return asked === 1 ? 0 : 2_000;
+  };
+  const connection = connectSlowly(10_000, 100);
+  try {
+    await eventually(() => connection.connected, 'the time is known');
+    await eventually(() => asked >= 4, 'slow answers have come');
+    const slowMs = Date.now() - connection.redisNowMs();
+    assert(slowMs < 1_000, `${slowMs} ms`);
+  } finally {
+    connection.close();
+  }
+});
+
+test('an answer that cannot be squared with what was known before is believed', () => {
+  assert.equal(offsetAfter(undefined, 40, 90), 40, 'never fast');
+  assert.equal(offsetAfter(60, 40, 90), 60, 'the clocks agree still');
+  assert.equal(offsetAfter(30, 40, 90), 40, 'it went ahead, or was slow');
+  assert.equal(offsetAfter(95, 40, 90), 40, 'it went back');
 });
