@@ -133,7 +133,8 @@ test('a move that waits for a hold keeps no buyer waiting: the SKU is locked for
   const moving = moveHolds(system.pool, [move], Deadline.after(5_000)).then(() => {
     isMoved = true;
   });
-  await eventually(isSomebodyWaiting, 'the move waits for the hold');
+  // The server shows its transactions anew only to who has not looked for 100 ms.
+  await eventually(isSomebodyWaiting, 'the move waits for the hold', { everyMs: 200 });
   assert.equal((await reserve(system, reservation([skuId]))).$case, 'reserved');
   assert.equal(isMoved, false, 'the buyer did not wait for the move');
   await other.query('COMMIT');
