@@ -215,6 +215,7 @@ export class Gate {
   ): Promise<unknown> {
     const fixedKeys = gateScripts[name].keys.length;
     if (keys.length < fixedKeys) throw new Error(`${name} takes ${fixedKeys} keys or more`);
+    this.#connection.gatherWrites();
     try {
       return await runScript(this.#connection.redis, this.#scripts[name], keys, args);
     } catch (error) {

@@ -7,7 +7,7 @@ import { makeOrders } from './made-orders.ts';
 import { offerLoad } from './open-loop.ts';
 import type { BenchOptions, Stack } from './options.ts';
 import { countStates } from './order-states.ts';
-import { watchUsage } from './process-usage.ts';
+import { type Usage, watchUsage } from './process-usage.ts';
 import { Recorder } from './recorder.ts';
 import { openSale, type Sale } from './sale.ts';
 
@@ -38,11 +38,15 @@ export async function runExpiryScenario(
     progress('expiry: warming up');
     await offerLoad({ target, recorder, rate, seconds: 5 });
     progress(`expiry: buyers alone at ${rate}/s for ${seconds} s`);
+    const processes = [...stack.processes, { name: 'load', pid: process.pid }];
+    const usageAlone = watchUsage(processes);
     const alone = await offerLoad({ target, recorder, rate, seconds });
+    const usedAlone = usageAlone.stop();
     await giveTimes(stack, left, seconds);
     progress(`expiry: buyers at ${rate}/s while ${expiryRate} orders/s expire`);
-    const usage = watchUsage([...stack.processes, { name: 'load', pid: process.pid }]);
+    const usage = watchUsage(processes);
     const beside = await offerLoad({ target, recorder, rate, seconds });
+    const used = usage.stop();
     const atEnd = (await countStates(stack, left)).orders[cancelled] ?? 0;
     const startMs = performance.now();
     let states = await countStates(stack, left);
@@ -50,7 +54,6 @@ export async function runExpiryScenario(
       await sleep(250);
       states = await countStates(stack, left);
     }
-    const used = usage.stop();
     const summaries = [alone, beside].map(({ from, to }) => recorder.summary(from, to));
     const [before, during] = summaries as [(typeof summaries)[0], (typeof summaries)[0]];
     const isWhole = states.orders[cancelled] === count && states.holds[released] === count;
@@ -60,6 +63,7 @@ export async function runExpiryScenario(
         'bought alone': `${(before.ok / seconds).toFixed(0)}/s, ${percentilesText(before.okMs)}`,
         'bought beside the expiry': `${(during.ok / seconds).toFixed(0)}/s, ${percentilesText(during.okMs)}`,
         'P99 beside / alone': (during.okMs.p99 / before.okMs.p99).toFixed(2),
+        'CPU alone, beside': [usedAlone, used].map((one) => `${cpuSecondsOf(one)} s`).join(', '),
         'expired when the buyers ended': `${atEnd} of ${count} (${(atEnd / seconds).toFixed(0)}/s)`,
         'all CANCELLED and given back': `${Math.round(performance.now() - startMs)} ms later`,
       },
@@ -69,6 +73,11 @@ export async function runExpiryScenario(
   } finally {
     await target.close();
   }
+}
+
+/** Of all processes together. */
+function cpuSecondsOf(usages: readonly Usage[]): string {
+  return usages.reduce((sum, { cpuSeconds }) => sum + cpuSeconds, 0).toFixed(1);
 }
 
 /** Spreads the times of the orders over the next seconds, evenly. */
