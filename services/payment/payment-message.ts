@@ -1,6 +1,7 @@
-import type {
-  Payment as PaymentMessage,
-  Refund as RefundMessage,
+import {
+  type Payment as PaymentMessage,
+  PaymentStatus,
+  type Refund as RefundMessage,
 } from '../../gen/sluice/payment/v1/payment.ts';
 import { canStillBePaid, type Payment } from './payment.ts';
 import { operatorPrefix, type Refund } from './refund.ts';
@@ -8,10 +9,12 @@ import { operatorPrefix, type Refund } from './refund.ts';
 /** A payment as its contract shows it. */
 export function paymentMessage(payment: Payment, refunds: readonly Refund[] = []): PaymentMessage {
   const { paymentId, orderId, userId, status, settlement, amount, captured } = payment;
-  const { provider, failure, requestId, createTime, updateTime } = payment;
+  const { provider, requestId, createTime, updateTime } = payment;
   return {
     ...{ paymentId, orderId, userId, status, settlement, amount, captured },
-    ...{ provider, failure, requestId, createTime, updateTime },
+    ...{ provider, requestId, createTime, updateTime },
+    // Kept for operators after the session was closed; to the buyer that payment did not fail.
+    failure: status === PaymentStatus.PAYMENT_STATUS_FAILED ? payment.failure : '',
     providerReference: payment.reference ?? '',
     paymentUrl: canStillBePaid(payment) ? payment.paymentUrl : '',
     refunds: refunds.map(refundMessage),
