@@ -1,4 +1,4 @@
-import { Refusal } from '../runtime/refusals.ts';
+import { invalidRequest, Refusal } from '../runtime/refusals.ts';
 import { idempotencyKeyHeader } from './create-order-request.ts';
 
 /**
@@ -7,12 +7,15 @@ import { idempotencyKeyHeader } from './create-order-request.ts';
  */
 export function inRequestFields(refusal: Refusal): Refusal {
   if (refusal.violations.length === 0) return refusal;
-  const { reason, message, skuId, retryAfterMs } = refusal;
+  const { reason, skuId, retryAfterMs } = refusal;
+  const violations = refusal.violations.map(({ field, description }) => ({
+    field: requestField(field),
+    description,
+  }));
+  // The text of a request that is not valid lists its fields too.
+  const { message } = reason === 'INVALID_REQUEST' ? invalidRequest(violations) : refusal;
   return new Refusal(reason, message, {
-    violations: refusal.violations.map(({ field, description }) => ({
-      field: requestField(field),
-      description,
-    })),
+    violations,
     ...(skuId === undefined ? {} : { skuId }),
     retryAfterMs,
     cause: refusal,

@@ -55,8 +55,7 @@ test('a token with the role admin opens the operators’ routes', async () => {
   };
   const headers = { authorization: `Bearer ${token}` };
   const response = await fetch(`${behindProxy.url}/v1/admin/skus/7/layers`, { headers });
-  // The peers know another secret than this edge: what matters is that the edge let it pass.
-  assert.notEqual(response.status, 403);
+  assert.equal(response.status, 200);
 });
 
 const bad: [name: string, body: unknown, field: string][] = [

@@ -114,11 +114,12 @@ test('violations of a service are named by the JSON fields of the route', async 
       { field: 'request_id', description: 'is too long' },
     ],
   });
-  const { violations } = (await (await create()).json()) as ProblemBody;
+  const { violations, detail } = (await (await create()).json()) as ProblemBody;
   assert.deepEqual(
     violations?.map(({ field }) => field),
     ['lines[0].skuId', 'Idempotency-Key'],
   );
+  assert.equal(detail, 'lines[0].skuId: is not known; Idempotency-Key: is too long');
 });
 
 test('the text of a failure stays inside', async () => {
