@@ -230,6 +230,16 @@ CREATE TABLE `audit_cursor` (
   PRIMARY KEY (`id`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
 
+-- stock.recheck_cursor
+CREATE TABLE `recheck_cursor` (
+  `id` tinyint(4) NOT NULL,
+  `order_id` bigint(20) NOT NULL,
+  `owner` varbinary(64) DEFAULT NULL,
+  `owned_until` datetime(3) DEFAULT NULL,
+  `due_time` datetime(3) NOT NULL,
+  PRIMARY KEY (`id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
 -- stock.skus
 CREATE TABLE `skus` (
   `sku_id` bigint(20) NOT NULL,

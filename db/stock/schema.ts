@@ -72,6 +72,15 @@ export const sweepCursor = mysqlTable('sweep_cursor', {
   ownedUntil: datetime('owned_until', { fsp: 3 }),
 });
 
+/** One row: how far the second look at old holds has come, and who takes it. */
+export const recheckCursor = mysqlTable('recheck_cursor', {
+  id: tinyint('id').primaryKey().notNull(),
+  orderId: bigint('order_id', { mode: 'bigint' }).notNull(),
+  owner: varbinary('owner', { length: 64 }),
+  ownedUntil: datetime('owned_until', { fsp: 3 }),
+  dueTime: datetime('due_time', { fsp: 3 }).notNull(),
+});
+
 /** Operators' adjustments, each counted once by its request id. */
 export const stockAdjustments = mysqlTable('stock_adjustments', {
   requestId: varbinary('request_id', { length: 128 }).primaryKey().notNull(),

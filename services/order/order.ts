@@ -61,10 +61,11 @@ export function isHidden(status: OrderStatus): boolean {
 export function resolutionOf(status: OrderStatus): OrderResolution {
   switch (status) {
     case OrderStatus.ORDER_STATUS_PENDING:
+      return OrderResolution.ORDER_RESOLUTION_LIVE;
     case OrderStatus.ORDER_STATUS_PAID:
     case OrderStatus.ORDER_STATUS_REFUNDING:
     case OrderStatus.ORDER_STATUS_REFUNDED:
-      return OrderResolution.ORDER_RESOLUTION_LIVE;
+      return OrderResolution.ORDER_RESOLUTION_SOLD;
     case OrderStatus.ORDER_STATUS_CANCELLED:
     case OrderStatus.ORDER_STATUS_REJECTED:
     case OrderStatus.ORDER_STATUS_ABORTED:

@@ -24,6 +24,7 @@ import { Gate } from './gate.ts';
 import { connectGate, type GateConnection } from './gate-connection.ts';
 import { createLedgerBreaker } from './ledger-breaker.ts';
 import { connectOrder, type OrderGateway } from './order-gateway.ts';
+import { startRecheckHolds } from './recheck-holds.ts';
 import { createReleaseStock, type ReleaseStock } from './release-stock.ts';
 import { createReserveBatches } from './reserve-batches.ts';
 import { createReserveStock } from './reserve-stock.ts';
@@ -118,6 +119,9 @@ async function start(
   lifecycle.add('order gateway', () => order.close());
   const sweep = startSweepHolds({ pool, order, releaseStock, settleAgeMs, metrics, log });
   lifecycle.add('sweep of holds', () => sweep.stop());
+  const { recheckAgeMs: ageMs } = config;
+  const recheck = startRecheckHolds({ pool, order, releaseStock, ageMs, metrics, log });
+  lifecycle.add('recheck of holds', () => recheck.stop());
   if (overrides.followOrders !== false)
     await startFollowing(
       config,

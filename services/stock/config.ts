@@ -21,6 +21,8 @@ export interface StockConfig {
   readonly orderAddresses: readonly string[];
   /** Age at which what was left behind is settled: pending entries, and holds without an order. */
   readonly settleAgeMs: number;
+  /** Age at which holds are looked at again, for what an event that was lost would have told. */
+  readonly recheckAgeMs: number;
   /** Rest between two recounts of the whole ledger. */
   readonly auditIntervalMs: number;
   /** Orders being reserved at once at most; more are refused as OVERLOADED. */
@@ -52,6 +54,8 @@ export function readConfig(variables: Variables): Readonly<StockConfig> {
       topicPrefix: env.string('SLUICE_KAFKA_TOPIC_PREFIX', ''),
       orderAddresses: env.addresses('SLUICE_ORDER_ADDRESS', ['127.0.0.1:50051']),
       settleAgeMs: env.integer('SLUICE_SETTLE_AGE_MS', 15_000, { min: 1_000, max: 600_000 }),
+      recheckAgeMs:
+        env.integer('SLUICE_STOCK_RECHECK_AGE_SECONDS', 3_600, { min: 1, max: 604_800 }) * 1_000,
       auditIntervalMs: env.integer('SLUICE_AUDIT_INTERVAL_MS', 15_000, {
         min: 100,
         max: 86_400_000,

@@ -7,8 +7,8 @@ import { createGrpcClient } from '../runtime/grpc-client.ts';
 import type { Log } from '../runtime/log.ts';
 import type { StockMetrics } from './stock-metrics.ts';
 
-/** Whether an order exists, as the order service decided. */
-export type Resolution = 'LIVE' | 'DEAD' | 'UNDECIDED';
+/** Whether an order exists, as the order service decided; SOLD is one that was paid. */
+export type Resolution = 'LIVE' | 'SOLD' | 'DEAD' | 'UNDECIDED';
 
 /** The stock service's way to the order service. */
 export interface OrderGateway {
@@ -50,6 +50,7 @@ export function connectOrder(options: {
 /** A number that we do not know decides nothing. */
 function resolutionOf(resolution: OrderResolution): Resolution {
   if (resolution === OrderResolution.ORDER_RESOLUTION_LIVE) return 'LIVE';
+  if (resolution === OrderResolution.ORDER_RESOLUTION_SOLD) return 'SOLD';
   if (resolution === OrderResolution.ORDER_RESOLUTION_DEAD) return 'DEAD';
   return 'UNDECIDED';
 }

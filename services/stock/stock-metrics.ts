@@ -19,6 +19,8 @@ export interface StockMetrics {
   readonly resyncs: Counter<'cause'>;
   readonly sweepLagSeconds: Gauge;
   readonly sweepUndecided: Gauge;
+  /** Orders whose holds missed an event, by what the recheck made of them. */
+  readonly rechecked: Counter<'move'>;
   readonly fenced: Counter;
   readonly credits: Counter<'result'>;
 }
@@ -82,6 +84,11 @@ export function createStockMetrics(metrics: Metrics): StockMetrics {
     sweepUndecided: metrics.gauge(
       'stock_sweep_undecided',
       'Orders whose existence is not decided yet',
+    ),
+    rechecked: metrics.counter(
+      'stock_recheck_mended_total',
+      'Orders whose holds missed what became of the order and were released or sold by the recheck',
+      ['move'],
     ),
     fenced: metrics.counter('stock_fenced_total', 'Pending lines settled by the loop'),
     credits: metrics.counter('stock_credit_total', 'Credits to gates, by result', ['result']),

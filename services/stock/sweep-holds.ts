@@ -40,7 +40,8 @@ export interface SweepHoldsOptions {
 /**
  * Checks every hold once against the orders, when its order id is `settleAgeMs` old, and releases
  * those whose order does not exist. One process sweeps at a time, whichever comes first; the stored
- * cursor passes only what is decided, so the next one goes on where the last one stopped.
+ * cursor passes only what is decided, so the next one goes on where the last one stopped. What happens
+ * to an order later comes as an event, and recheck-holds.ts looks for events that were lost.
  */
 export function startSweepHolds(options: SweepHoldsOptions): Loop {
   const { settleAgeMs, log } = options;
@@ -183,6 +184,6 @@ class Sweep {
 }
 
 /** What says nothing about the orders: the ledger is away or busy, and the next round tries again. */
-function isPassing(error: unknown): boolean {
+export function isPassing(error: unknown): boolean {
   return error instanceof Refusal || mysqlErrno(error) === lockWaitTimeoutErrno;
 }

@@ -71,12 +71,14 @@ export function paymentRecordToJSON(object: PaymentRecord): string {
 export const OrderResolution = {
   /** ORDER_RESOLUTION_UNSPECIFIED - Never sent. */
   ORDER_RESOLUTION_UNSPECIFIED: 0,
-  /** ORDER_RESOLUTION_LIVE - It exists and keeps its stock. */
+  /** ORDER_RESOLUTION_LIVE - It exists, is not paid, and keeps its stock for now. */
   ORDER_RESOLUTION_LIVE: 1,
   /** ORDER_RESOLUTION_DEAD - It does not exist and never will, or it is cancelled: release its stock. */
   ORDER_RESOLUTION_DEAD: 2,
   /** ORDER_RESOLUTION_UNDECIDED - A transaction on it is under way: ask again. */
   ORDER_RESOLUTION_UNDECIDED: 3,
+  /** ORDER_RESOLUTION_SOLD - It was paid, whatever became of the money later: its stock is sold; nothing to release. */
+  ORDER_RESOLUTION_SOLD: 4,
   UNRECOGNIZED: -1,
 } as const;
 
@@ -87,6 +89,7 @@ export namespace OrderResolution {
   export type ORDER_RESOLUTION_LIVE = typeof OrderResolution.ORDER_RESOLUTION_LIVE;
   export type ORDER_RESOLUTION_DEAD = typeof OrderResolution.ORDER_RESOLUTION_DEAD;
   export type ORDER_RESOLUTION_UNDECIDED = typeof OrderResolution.ORDER_RESOLUTION_UNDECIDED;
+  export type ORDER_RESOLUTION_SOLD = typeof OrderResolution.ORDER_RESOLUTION_SOLD;
   export type UNRECOGNIZED = typeof OrderResolution.UNRECOGNIZED;
 }
 
@@ -104,6 +107,9 @@ export function orderResolutionFromJSON(object: any): OrderResolution {
     case 3:
     case "ORDER_RESOLUTION_UNDECIDED":
       return OrderResolution.ORDER_RESOLUTION_UNDECIDED;
+    case 4:
+    case "ORDER_RESOLUTION_SOLD":
+      return OrderResolution.ORDER_RESOLUTION_SOLD;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -121,6 +127,8 @@ export function orderResolutionToJSON(object: OrderResolution): string {
       return "ORDER_RESOLUTION_DEAD";
     case OrderResolution.ORDER_RESOLUTION_UNDECIDED:
       return "ORDER_RESOLUTION_UNDECIDED";
+    case OrderResolution.ORDER_RESOLUTION_SOLD:
+      return "ORDER_RESOLUTION_SOLD";
     case OrderResolution.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";
