@@ -191,9 +191,9 @@ export interface Order {
   closeReason: CloseReason;
   /** The request id it was created with. */
   requestId: string;
-  /** Counts its states from 1; each transition raises it by one. */
+  /** 1 for the order as created; each transition raises it by one, also a refund in part, which leaves the state. */
   version: number;
-  /** When its state last changed (MySQL's clock). */
+  /** When its version last rose (MySQL's clock). */
   updateTime:
     | Date
     | undefined;
@@ -213,13 +213,13 @@ export interface OrderItem {
   unitPrice: Money | undefined;
 }
 
-/** One change of an order's state. */
+/** One step of an order: a change of its state, or a refund in part, which leaves the state as it is (PAID to PAID). */
 export interface OrderTransition {
   /** The order's version after it. */
   version: number;
   /** The state before; unspecified for the creation. */
   fromStatus: OrderStatus;
-  /** The state after. */
+  /** The state after; the same as before for a refund in part. */
   toStatus: OrderStatus;
   /** Why the order was closed, if it was. */
   closeReason: CloseReason;

@@ -242,7 +242,7 @@ export interface CancelOrderRequest {
   userId: bigint;
 }
 
-/** The cancelled order. */
+/** The order after it. */
 export interface CancelOrderResponse {
   /** As stored. */
   order: Order | undefined;
@@ -2742,7 +2742,7 @@ export const OrderServiceDefinition = {
       responseStream: false,
       options: { idempotencyLevel: "IDEMPOTENT" },
     },
-    /** Reads one order. NOT_FOUND also for another user's order. */
+    /** Reads one order. NOT_FOUND also for another user's order, and for one that was archived. */
     getOrder: {
       name: "GetOrder",
       requestType: GetOrderRequest as typeof GetOrderRequest,
@@ -2751,7 +2751,7 @@ export const OrderServiceDefinition = {
       responseStream: false,
       options: { idempotencyLevel: "NO_SIDE_EFFECTS" },
     },
-    /** Lists a user's orders, newest first, a page at a time. */
+    /** Lists a user's orders, newest first, a page at a time. Archived orders are omitted. */
     listOrders: {
       name: "ListOrders",
       requestType: ListOrdersRequest as typeof ListOrdersRequest,
@@ -2760,7 +2760,7 @@ export const OrderServiceDefinition = {
       responseStream: false,
       options: { idempotencyLevel: "NO_SIDE_EFFECTS" },
     },
-    /** Reads the states that an order went through, oldest first. */
+    /** Reads the transitions that an order went through, oldest first. NOT_FOUND as for GetOrder. */
     getOrderHistory: {
       name: "GetOrderHistory",
       requestType: GetOrderHistoryRequest as typeof GetOrderHistoryRequest,
@@ -2769,7 +2769,11 @@ export const OrderServiceDefinition = {
       responseStream: false,
       options: { idempotencyLevel: "NO_SIDE_EFFECTS" },
     },
-    /** Cancels an order that is not paid. Cancelling a cancelled order answers it unchanged. */
+    /**
+     * Cancels a PENDING order, after the sessions of its payments were voided. A PAID order is refunded: it is
+     * answered REFUNDING, and becomes REFUNDED later. An order that is CANCELLED, REFUNDING or REFUNDED is answered
+     * unchanged. OUTCOME_UNKNOWN while that is not settled: cancel it again.
+     */
     cancelOrder: {
       name: "CancelOrder",
       requestType: CancelOrderRequest as typeof CancelOrderRequest,
@@ -2778,7 +2782,7 @@ export const OrderServiceDefinition = {
       responseStream: false,
       options: { idempotencyLevel: "IDEMPOTENT" },
     },
-    /** Streams the order now and after each change of its state, and ends with its final state. */
+    /** Streams the order now and after each transition, and ends with its final state. NOT_FOUND as for GetOrder. */
     watchOrder: {
       name: "WatchOrder",
       requestType: WatchOrderRequest as typeof WatchOrderRequest,
@@ -2790,7 +2794,7 @@ export const OrderServiceDefinition = {
     /**
      * Notes that a payment of a PENDING order begins, so that the order is not closed before the payment's
      * session was voided. Called by payment before it opens a session. ILLEGAL_TRANSITION if the order is
-     * not PENDING or its time is over; NOT_FOUND also for another user's order.
+     * not PENDING, its time is over, or it costs nothing; NOT_FOUND also for another user's order.
      */
     beginPayment: {
       name: "BeginPayment",
@@ -2859,24 +2863,28 @@ export interface OrderServiceImplementation<CallContextExt = {}> {
     request: BatchCreateOrdersRequest,
     context: CallContext & CallContextExt,
   ): Promise<DeepPartial<BatchCreateOrdersResponse>>;
-  /** Reads one order. NOT_FOUND also for another user's order. */
+  /** Reads one order. NOT_FOUND also for another user's order, and for one that was archived. */
   getOrder(request: GetOrderRequest, context: CallContext & CallContextExt): Promise<DeepPartial<GetOrderResponse>>;
-  /** Lists a user's orders, newest first, a page at a time. */
+  /** Lists a user's orders, newest first, a page at a time. Archived orders are omitted. */
   listOrders(
     request: ListOrdersRequest,
     context: CallContext & CallContextExt,
   ): Promise<DeepPartial<ListOrdersResponse>>;
-  /** Reads the states that an order went through, oldest first. */
+  /** Reads the transitions that an order went through, oldest first. NOT_FOUND as for GetOrder. */
   getOrderHistory(
     request: GetOrderHistoryRequest,
     context: CallContext & CallContextExt,
   ): Promise<DeepPartial<GetOrderHistoryResponse>>;
-  /** Cancels an order that is not paid. Cancelling a cancelled order answers it unchanged. */
+  /**
+   * Cancels a PENDING order, after the sessions of its payments were voided. A PAID order is refunded: it is
+   * answered REFUNDING, and becomes REFUNDED later. An order that is CANCELLED, REFUNDING or REFUNDED is answered
+   * unchanged. OUTCOME_UNKNOWN while that is not settled: cancel it again.
+   */
   cancelOrder(
     request: CancelOrderRequest,
     context: CallContext & CallContextExt,
   ): Promise<DeepPartial<CancelOrderResponse>>;
-  /** Streams the order now and after each change of its state, and ends with its final state. */
+  /** Streams the order now and after each transition, and ends with its final state. NOT_FOUND as for GetOrder. */
   watchOrder(
     request: WatchOrderRequest,
     context: CallContext & CallContextExt,
@@ -2884,7 +2892,7 @@ export interface OrderServiceImplementation<CallContextExt = {}> {
   /**
    * Notes that a payment of a PENDING order begins, so that the order is not closed before the payment's
    * session was voided. Called by payment before it opens a session. ILLEGAL_TRANSITION if the order is
-   * not PENDING or its time is over; NOT_FOUND also for another user's order.
+   * not PENDING, its time is over, or it costs nothing; NOT_FOUND also for another user's order.
    */
   beginPayment(
     request: BeginPaymentRequest,
@@ -2932,24 +2940,28 @@ export interface OrderServiceClient<CallOptionsExt = {}> {
     request: DeepPartial<BatchCreateOrdersRequest>,
     options?: CallOptions & CallOptionsExt,
   ): Promise<BatchCreateOrdersResponse>;
-  /** Reads one order. NOT_FOUND also for another user's order. */
+  /** Reads one order. NOT_FOUND also for another user's order, and for one that was archived. */
   getOrder(request: DeepPartial<GetOrderRequest>, options?: CallOptions & CallOptionsExt): Promise<GetOrderResponse>;
-  /** Lists a user's orders, newest first, a page at a time. */
+  /** Lists a user's orders, newest first, a page at a time. Archived orders are omitted. */
   listOrders(
     request: DeepPartial<ListOrdersRequest>,
     options?: CallOptions & CallOptionsExt,
   ): Promise<ListOrdersResponse>;
-  /** Reads the states that an order went through, oldest first. */
+  /** Reads the transitions that an order went through, oldest first. NOT_FOUND as for GetOrder. */
   getOrderHistory(
     request: DeepPartial<GetOrderHistoryRequest>,
     options?: CallOptions & CallOptionsExt,
   ): Promise<GetOrderHistoryResponse>;
-  /** Cancels an order that is not paid. Cancelling a cancelled order answers it unchanged. */
+  /**
+   * Cancels a PENDING order, after the sessions of its payments were voided. A PAID order is refunded: it is
+   * answered REFUNDING, and becomes REFUNDED later. An order that is CANCELLED, REFUNDING or REFUNDED is answered
+   * unchanged. OUTCOME_UNKNOWN while that is not settled: cancel it again.
+   */
   cancelOrder(
     request: DeepPartial<CancelOrderRequest>,
     options?: CallOptions & CallOptionsExt,
   ): Promise<CancelOrderResponse>;
-  /** Streams the order now and after each change of its state, and ends with its final state. */
+  /** Streams the order now and after each transition, and ends with its final state. NOT_FOUND as for GetOrder. */
   watchOrder(
     request: DeepPartial<WatchOrderRequest>,
     options?: CallOptions & CallOptionsExt,
@@ -2957,7 +2969,7 @@ export interface OrderServiceClient<CallOptionsExt = {}> {
   /**
    * Notes that a payment of a PENDING order begins, so that the order is not closed before the payment's
    * session was voided. Called by payment before it opens a session. ILLEGAL_TRANSITION if the order is
-   * not PENDING or its time is over; NOT_FOUND also for another user's order.
+   * not PENDING, its time is over, or it costs nothing; NOT_FOUND also for another user's order.
    */
   beginPayment(
     request: DeepPartial<BeginPaymentRequest>,

@@ -89,7 +89,11 @@ export const PaymentSettlement = {
   PAYMENT_SETTLEMENT_AWAITING: 1,
   /** PAYMENT_SETTLEMENT_RECORDED - It pays the order. */
   PAYMENT_SETTLEMENT_RECORDED: 2,
-  /** PAYMENT_SETTLEMENT_SURPLUS - It pays nothing (the order was closed or paid otherwise, or the amount was wrong) and is refunded whole. */
+  /**
+   * PAYMENT_SETTLEMENT_SURPLUS - It pays nothing (the order was closed or paid otherwise, or the amount was wrong) and is refunded whole.
+   * If the provider refuses that refund for good, it is FAILED, and an operator may ask for another with
+   * RefundPayment, up to what is left.
+   */
   PAYMENT_SETTLEMENT_SURPLUS: 3,
   UNRECOGNIZED: -1,
 } as const;
@@ -151,7 +155,7 @@ export const RefundStatus = {
   REFUND_STATUS_SENT: 2,
   /** REFUND_STATUS_SUCCEEDED - The money went back. */
   REFUND_STATUS_SUCCEEDED: 3,
-  /** REFUND_STATUS_FAILED - The provider refused for good; an operator must look. */
+  /** REFUND_STATUS_FAILED - The provider refused for good; an operator must look. It does not count toward what was refunded. */
   REFUND_STATUS_FAILED: 4,
   UNRECOGNIZED: -1,
 } as const;

@@ -135,7 +135,7 @@ export interface RefundPaymentRequest {
   requestId: string;
   /** Why, in a few words. */
   reason: string;
-  /** Whether the units go back on sale; only with a refund of all that is left. */
+  /** Whether the units go back on sale; only with a refund of all that is left of a RECORDED payment. */
   restock: boolean;
 }
 
@@ -1734,7 +1734,11 @@ export const PaymentServiceDefinition = {
   name: "PaymentService",
   fullName: "sluice.payment.v1.PaymentService",
   methods: {
-    /** Opens a session with the provider for a PENDING order of the user. */
+    /**
+     * Opens a session with the provider for a PENDING order of the user. The same request id again answers the
+     * payment that it has made. ILLEGAL_TRANSITION if the order cannot be paid (any more), is being paid, costs
+     * nothing, or 20 payments were made for it; NOT_FOUND also for another user's order.
+     */
     createPayment: {
       name: "CreatePayment",
       requestType: CreatePaymentRequest as typeof CreatePaymentRequest,
@@ -1770,7 +1774,10 @@ export const PaymentServiceDefinition = {
       responseStream: false,
       options: { idempotencyLevel: "IDEMPOTENT" },
     },
-    /** Asks for a refund, whole or in part. Needs a token with the role `admin`. */
+    /**
+     * Asks for a refund, whole or in part, of a payment that is RECORDED, or of what is left of a SURPLUS one
+     * whose own refund FAILED; ILLEGAL_TRANSITION for any other. Needs a token with the role `admin`.
+     */
     refundPayment: {
       name: "RefundPayment",
       requestType: RefundPaymentRequest as typeof RefundPaymentRequest,
@@ -1813,7 +1820,11 @@ export const PaymentServiceDefinition = {
 } as const;
 
 export interface PaymentServiceImplementation<CallContextExt = {}> {
-  /** Opens a session with the provider for a PENDING order of the user. */
+  /**
+   * Opens a session with the provider for a PENDING order of the user. The same request id again answers the
+   * payment that it has made. ILLEGAL_TRANSITION if the order cannot be paid (any more), is being paid, costs
+   * nothing, or 20 payments were made for it; NOT_FOUND also for another user's order.
+   */
   createPayment(
     request: CreatePaymentRequest,
     context: CallContext & CallContextExt,
@@ -1833,7 +1844,10 @@ export interface PaymentServiceImplementation<CallContextExt = {}> {
     request: ClosePaymentRequest,
     context: CallContext & CallContextExt,
   ): Promise<DeepPartial<ClosePaymentResponse>>;
-  /** Asks for a refund, whole or in part. Needs a token with the role `admin`. */
+  /**
+   * Asks for a refund, whole or in part, of a payment that is RECORDED, or of what is left of a SURPLUS one
+   * whose own refund FAILED; ILLEGAL_TRANSITION for any other. Needs a token with the role `admin`.
+   */
   refundPayment(
     request: RefundPaymentRequest,
     context: CallContext & CallContextExt,
@@ -1859,7 +1873,11 @@ export interface PaymentServiceImplementation<CallContextExt = {}> {
 }
 
 export interface PaymentServiceClient<CallOptionsExt = {}> {
-  /** Opens a session with the provider for a PENDING order of the user. */
+  /**
+   * Opens a session with the provider for a PENDING order of the user. The same request id again answers the
+   * payment that it has made. ILLEGAL_TRANSITION if the order cannot be paid (any more), is being paid, costs
+   * nothing, or 20 payments were made for it; NOT_FOUND also for another user's order.
+   */
   createPayment(
     request: DeepPartial<CreatePaymentRequest>,
     options?: CallOptions & CallOptionsExt,
@@ -1879,7 +1897,10 @@ export interface PaymentServiceClient<CallOptionsExt = {}> {
     request: DeepPartial<ClosePaymentRequest>,
     options?: CallOptions & CallOptionsExt,
   ): Promise<ClosePaymentResponse>;
-  /** Asks for a refund, whole or in part. Needs a token with the role `admin`. */
+  /**
+   * Asks for a refund, whole or in part, of a payment that is RECORDED, or of what is left of a SURPLUS one
+   * whose own refund FAILED; ILLEGAL_TRANSITION for any other. Needs a token with the role `admin`.
+   */
   refundPayment(
     request: DeepPartial<RefundPaymentRequest>,
     options?: CallOptions & CallOptionsExt,
