@@ -66,7 +66,7 @@ export function readConfig(variables: Variables): Readonly<OrderConfig> {
     expiryMs: env.integer('SLUICE_ORDER_EXPIRY_SECONDS', 900, { min: 1, max: 604_800 }) * 1_000,
     expiry: {
       intervalMs: env.integer('SLUICE_ORDER_EXPIRY_INTERVAL_MS', 200, { min: 20, max: 60_000 }),
-      batchMax: env.integer('SLUICE_ORDER_EXPIRY_BATCH', 200, { min: 1, max: 500 }),
+      batchMax: env.integer('SLUICE_ORDER_EXPIRY_BATCH', 400, { min: 1, max: 500 }),
       batchesMax: env.integer('SLUICE_ORDER_EXPIRY_BATCHES', 10, { min: 1, max: 1_000 }),
       voidsInFlightMax: env.integer('SLUICE_ORDER_EXPIRY_VOIDS', 16, { min: 1, max: 1_000 }),
     },

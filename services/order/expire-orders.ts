@@ -13,7 +13,7 @@ import { type OrderDatabase, StaleSlotMap } from './order-database.ts';
 import { slotOfOrder } from './order-id.ts';
 import type { OrderMetrics } from './order-metrics.ts';
 import { insertOutboxRow, orderColumns, timeLiteral, toStoredOrder } from './order-rows.ts';
-import { type OrderShards, tableSuffix } from './order-shards.ts';
+import { type OrderShards, type SlotRoutes, tableSuffix } from './order-shards.ts';
 import { readOverdue } from './overdue-orders.ts';
 
 export interface ExpireOrdersOptions {
@@ -39,6 +39,7 @@ const restMsMax = 200;
  */
 export function startExpireOrders(options: ExpireOrdersOptions, database: OrderDatabase): Loop {
   const { shards, pace, log, metrics, onBegun } = options;
+  let turn = 0;
   return startLoop({
     name: `expire.${database.index}`,
     intervalMs: pace.intervalMs,
@@ -53,7 +54,9 @@ export function startExpireOrders(options: ExpireOrdersOptions, database: OrderD
       if (overdue.notBegun === 0) return;
       for (let batch = 0; batch < pace.batchesMax && !signal.aborted; batch += 1) {
         const startedMs = performance.now();
-        if (!(await expireBatch(options, database, batch))) return;
+        const mayBeMore = await expireBatch(options, database, turn);
+        turn += 1;
+        if (!mayBeMore) return;
         const tookMs = performance.now() - startedMs;
         const restMs = Math.min(restMsMax, Math.max(restMsMin, tookMs));
         await sleep(restMs, undefined, { signal }).catch(() => undefined);
@@ -62,7 +65,7 @@ export function startExpireOrders(options: ExpireOrdersOptions, database: OrderD
   });
 }
 
-/** @returns whether there may be more */
+/** @returns whether there may be more; what comes due meanwhile is left to the next look */
 async function expireBatch(
   options: ExpireOrdersOptions,
   database: OrderDatabase,
@@ -70,32 +73,37 @@ async function expireBatch(
 ): Promise<boolean> {
   const { shards, pace, metrics, onCommit } = options;
   const deadline = Deadline.after(batchDeadlineMs);
-  const tables = inTurn(shards.tablesOf(database.index), turn, pace.batchMax);
+  const { routes } = shards;
+  const allTables = shards.tablesOf(database.index);
+  const tables = inTurn(allTables, turn, pace.batchMax);
   const limit = Math.floor(pace.batchMax / tables.length);
-  const transactionOptions = { deadline, mapVersion: shards.version, attempts: 1 };
-  let expired: LockedOrder[];
+  const transactionOptions = { deadline, mapVersion: routes.version, attempts: 1 };
+  let expired: DueOrders;
   try {
     expired = await database.transaction(transactionOptions, async (connection, now) => {
-      const due = await lockDue(shards, database.index, connection, tables, limit, now);
-      if (due.length === 0) return due;
+      const found = await lockDue(routes, database.index, connection, { tables, limit, now });
+      const { due } = found;
+      if (due.length === 0) return found;
       for (const one of due) addStep(one, stepOf('expire', pending), now);
       await writeExpired(connection, due, now);
       await hit('order.before_expire_commit', due);
-      return due;
+      return found;
     });
   } catch (error) {
     if (!(error instanceof StaleSlotMap)) throw error;
     await shards.refresh(database.index, deadline);
     return false;
   }
-  if (expired.length === 0) return false;
-  await hit('order.after_expire_commit', expired);
-  metrics.expired.inc(expired.length);
-  onCommit(
-    database.index,
-    expired.map(({ stored }) => stored.order),
-  );
-  return true;
+  const { due, isLimited } = expired;
+  if (due.length > 0) {
+    await hit('order.after_expire_commit', due);
+    metrics.expired.inc(due.length);
+    onCommit(
+      database.index,
+      due.map(({ stored }) => stored.order),
+    );
+  }
+  return isLimited || tables.length < allTables.length;
 }
 
 /** With fewer orders in a batch than tables, the tables take turns. */
@@ -104,14 +112,19 @@ function inTurn(tables: readonly string[], turn: number, max: number): string[] 
   return [...tables.slice(start), ...tables.slice(0, start)].slice(0, max);
 }
 
+interface DueOrders {
+  readonly due: LockedOrder[];
+  /** Whether a table had as many as were asked for. */
+  readonly isLimited: boolean;
+}
+
+/** Locks at most `limit` orders in each of the tables. */
 async function lockDue(
-  shards: OrderShards,
+  routes: SlotRoutes,
   index: number,
   connection: PoolConnection,
-  tables: readonly string[],
-  limit: number,
-  now: Date,
-): Promise<LockedOrder[]> {
+  { tables, limit, now }: { tables: readonly string[]; limit: number; now: Date },
+): Promise<DueOrders> {
   const rows = await queryEach(
     connection,
     tables.map(
@@ -124,11 +137,12 @@ async function lockDue(
   const found = tables.flatMap((table, at) => {
     const here = (rows[at] ?? []).filter((row) => {
       const slot = slotOfOrder(BigInt(row.order_id));
-      return shards.databaseOf(slot) === index && tableSuffix(shards.tableOf(slot)) === table;
+      return routes.databaseOf(slot) === index && tableSuffix(routes.tableOf(slot)) === table;
     });
     return here.length > 0 ? [{ table, rows: here }] : [];
   });
-  if (found.length === 0) return [];
+  const isLimited = rows.some(({ length }) => length === limit);
+  if (found.length === 0) return { due: [], isLimited };
   const items = await queryEach(
     connection,
     found.map(
@@ -137,12 +151,13 @@ async function lockDue(
          WHERE order_id IN (${group.rows.map((row) => row.order_id)}) ORDER BY order_id, sku_id`,
     ),
   );
-  return found.flatMap((group, at) => {
+  const due = found.flatMap((group, at) => {
     const ofOrder = Map.groupBy(items[at] ?? [], (item) => item.order_id as string);
     return group.rows.map((row) =>
       lockedOrder(group.table, toStoredOrder(row, ofOrder.get(row.order_id) ?? [])),
     );
   });
+  return { due, isLimited };
 }
 
 /** One statement for the rows of a table: they all change alike. */

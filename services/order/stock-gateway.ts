@@ -39,6 +39,8 @@ export interface StockGatewayOptions {
 }
 
 const entriesMax = 500;
+/** Orders that make a second batch beside the first worth its calls, statements and commits. */
+const besideStockMin = 128;
 /** Below the server's message limit, with 20-line orders. */
 const bytesMax = 1024 * 1024;
 const callTable = {
@@ -60,6 +62,7 @@ export function connectStock(options: StockGatewayOptions): StockGateway {
     ...common,
     name: 'order_to_stock',
     inFlightMax,
+    besideMin: besideStockMin,
     sizeOf: ({ requestId, lines }) => 64 + requestId.length + lines.length * 16,
     async run(entries, { deadline }) {
       const info = failpoints.on ? { orderIds: entries.map(({ orderId }) => orderId) } : {};

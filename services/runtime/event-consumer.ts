@@ -9,12 +9,16 @@ import type { EventPublisher } from './event-publisher.ts';
 import { createKafka } from './kafka.ts';
 import type { Log } from './log.ts';
 
-/** The broker answers a fetch with this many bytes, or with what there is after this time. */
-const promptFetch = { minBytes: 64 * 1024, maxWaitTimeInMs: 250 };
-/** Each fetch and each small transaction costs what a large one costs, so few large ones are cheap. */
+/**
+ * The broker answers a fetch with this many bytes, or with what there is after this time. Each fetch and
+ * each small transaction costs what a large one costs, so few large ones are cheap.
+ */
+const promptFetch = { minBytes: 512 * 1024, maxWaitTimeInMs: 400 };
 const sparingFetch = { minBytes: 512 * 1024, maxWaitTimeInMs: 1_000 };
 /** Offsets are committed behind what one fetch brings of a partition: some seconds of a paced consumer. */
 const partitionBytesMax = 256 * 1024;
+/** What a fetch brings of several partitions may share one transaction of the handler. */
+const partitionsAtOnce = 12;
 const restartMs = 1_000;
 /** A consumer that died holds up its partitions this long; brokers allow no less unless they are told. */
 const sessionMs = 6_000;
@@ -142,7 +146,7 @@ async function begin<Event>(
   await consumer.run({
     autoCommit: true,
     eachBatchAutoResolve: false,
-    partitionsConsumedConcurrently: 4,
+    partitionsConsumedConcurrently: partitionsAtOnce,
     eachBatch: (payload) => consumeBatch(options, payload, { pacer, heartbeatMs, stopping }),
   });
 }

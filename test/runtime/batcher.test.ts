@@ -57,6 +57,26 @@ test('what arrives while a batch is under way goes together as the next one', as
   await batcher.close();
 });
 
+test('a small batch waits for the one under way; one that is large enough, or waited long, goes beside it', async () => {
+  const { batcher, batches, batch } = heldBatcher({ inFlightMax: 2, besideMin: 3 });
+  const done = [batcher.add(1, later())];
+  const one = await batch(0);
+  done.push(batcher.add(2, later()), batcher.add(3, later()));
+  await new Promise((resolve) => setImmediate(resolve));
+  assert.equal(batches.length, 1, 'two entries are too few to go beside the first');
+  done.push(batcher.add(4, later()));
+  const two = await batch(1);
+  assert.deepEqual(two.entries, [2, 3, 4]);
+  two.finish();
+  done.push(batcher.add(5, later()));
+  const three = await batch(2);
+  assert.deepEqual(three.entries, [5], 'nobody waits for ever behind a batch that hangs');
+  three.finish();
+  one.finish();
+  assert.deepEqual(await Promise.all(done), [10, 20, 30, 40, 50]);
+  await batcher.close();
+});
+
 test('a batch is bounded in entries and in bytes, and a large entry goes alone', async () => {
   const { batcher, batch } = heldBatcher({
     entriesMax: 3,
