@@ -21,7 +21,8 @@ import { insertRefunds, type NewRefund, refundsOfLocked } from './refund-store.t
 
 export interface RefundUseCases {
   /**
-   * Notes a refund down on an operator's word; the same request again is answered with the refund it made.
+   * Notes a refund down on an operator's word; the same request again is answered with the refund it made. A SURPLUS
+   * payment goes back by itself: of that an operator asks for what the provider has refused for good.
    *
    * @throws Refusal NOT_FOUND, IDEMPOTENCY_KEY_REUSED, ILLEGAL_TRANSITION, INVALID_REQUEST, OUTCOME_UNKNOWN
    */

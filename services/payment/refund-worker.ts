@@ -85,8 +85,11 @@ async function advance(
     after = (await applyRefundReport(options, report, deadline)) ?? refund;
     if (!isSettled(after)) return false;
   }
-  if (after.status !== RefundStatus.REFUND_STATUS_SUCCEEDED || !paysOrder(payment)) return true;
-  return await tellDone(options, payment, after, deadline);
+  if (after.status !== RefundStatus.REFUND_STATUS_SUCCEEDED) return true;
+  if (paysOrder(payment)) return await tellDone(options, payment, after, deadline);
+  // Order never learns of money that did not pay it, so it knows all that it is to know.
+  await writeTold(database, after, Told.all, deadline);
+  return true;
 }
 
 /** The provider is asked first about a refund that may have reached it. */

@@ -59,19 +59,23 @@ export function refundedSoFar(refunds: readonly Refund[]): { minor: bigint; rest
 }
 
 /**
- * What is to go back for a wish that no stored refund answers.
+ * What is to go back for a wish that no stored refund answers. Of a SURPLUS payment something is left only if the
+ * provider refused a refund for good; nothing was sold for it, so no units can go back on sale with it.
  *
- * @throws Refusal ILLEGAL_TRANSITION if the payment pays no order; INVALID_REQUEST if it asks for too much
+ * @throws Refusal ILLEGAL_TRANSITION if no money is known to be there; INVALID_REQUEST if it asks for too much
  */
 export function amountToRefund(
   payment: Payment,
   refunds: readonly Refund[],
   { amount, restock }: RefundWish,
 ): Money {
-  if (payment.settlement !== PaymentSettlement.PAYMENT_SETTLEMENT_RECORDED) {
-    throw new Refusal('ILLEGAL_TRANSITION', 'Only a payment that pays its order can be refunded');
+  const isSurplus = payment.settlement === PaymentSettlement.PAYMENT_SETTLEMENT_SURPLUS;
+  if (!isSurplus && payment.settlement !== PaymentSettlement.PAYMENT_SETTLEMENT_RECORDED) {
+    const message = 'Only a payment that pays its order, or is surplus, can be refunded';
+    throw new Refusal('ILLEGAL_TRANSITION', message);
   }
-  const { currencyCode } = payment.amount;
+  // Surplus money may have come in another currency than the order's.
+  const { currencyCode } = payment.captured ?? payment.amount;
   const leftMinor = refundableMinor(payment, refunds);
   const wanted = amount ?? { currencyCode, minorUnits: leftMinor };
   const violations: FieldViolation[] = [];
@@ -81,6 +85,9 @@ export function amountToRefund(
   } else if (wanted.minorUnits > leftMinor || leftMinor <= 0n) {
     const description = `${leftMinor} minor units are left to refund.`;
     violations.push({ field: 'amount', description });
+  } else if (restock && isSurplus) {
+    const description = 'The payment is surplus: no units were sold for it.';
+    violations.push({ field: 'restock', description });
   } else if (restock && wanted.minorUnits !== leftMinor) {
     const description = 'Units go back on sale only with a refund of all that is left.';
     violations.push({ field: 'restock', description });

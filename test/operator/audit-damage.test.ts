@@ -10,7 +10,7 @@ import { openStores, type Stores } from '../../services/operator/stores.ts';
 import { dropDatabases } from '../support/databases.ts';
 import { eventually } from '../support/eventually.ts';
 import { mysqlUrl, uniquePrefix } from '../support/servers.ts';
-import { damages, type Names, paid } from './damages.ts';
+import { damages, late, type Names, paid } from './damages.ts';
 import { type Filled, fill, filledShards } from './fill.ts';
 import { gatesAtRest } from './gates-at-rest.ts';
 import { groupsAtRest } from './groups-at-rest.ts';
@@ -105,6 +105,35 @@ test('a paid order that cost nothing has nothing to give back, and is in order',
     await filled.pool.query(price(2_000, 4_000));
   }
   assert.deepEqual(kindsOf(await look()), []);
+});
+
+test('a refused refund of a late payment is an operator’s until other refunds give back the whole', async () => {
+  const { payment } = await namesOf();
+  const status = (value: number): string =>
+    `UPDATE ${payment}.refunds SET status = ${value} WHERE payment_id = ${1000 + late} AND request_id = 'surplus'`;
+  const successor = (refundId: number, amount: string, state: number): string =>
+    `INSERT INTO ${payment}.refunds (refund_id, payment_id, request_id, amount_minor, currency, status, reason, restock, whole, told, next_time, create_time, update_time)
+     SELECT ${refundId}, payment_id, 'op:${refundId}', ${amount}, currency, ${state}, '', 0, 0, 0,
+       IF(${state} = 1, UTC_TIMESTAMP(3) + INTERVAL 1 HOUR, NULL), create_time, update_time
+     FROM ${payment}.refunds WHERE payment_id = ${1000 + late} AND request_id = 'surplus'`;
+  await filled.pool.query(`${status(4)}; ${successor(9_000_001, '100', 3)}`);
+  try {
+    const part = await look(['P6']);
+    assert.deepEqual(kindsOf(part), ['P6 refund-failed']);
+    assert.deepEqual([part.breaches, part.findings], [0, 1]);
+    const [example] = part.promises[0]?.kinds[0]?.examples ?? [];
+    assert.match(
+      example?.sentence ?? '',
+      /was refused by the provider for good, and \d+ did not go back: an operator must ask for another refund/,
+    );
+    // One that is under way counts.
+    await filled.pool.query(successor(9_000_002, 'amount_minor - 100', 1));
+    assert.deepEqual(kindsOf(await look()), []);
+  } finally {
+    await filled.pool.query(
+      `DELETE FROM ${payment}.refunds WHERE refund_id >= 9000001; ${status(3)}`,
+    );
+  }
 });
 
 async function namesOf(): Promise<Names> {

@@ -28,7 +28,7 @@ const twoLines = 3;
 const pending = 10;
 const cancelled = 13;
 const voided = 32;
-const late = 16;
+export const late = 16;
 const partly = 17;
 const refunded = 18;
 const restocked = 38;
@@ -159,6 +159,14 @@ export const damages: readonly Damage[] = [
     ],
   },
   {
+    name: 'a hold of another user than its order is of',
+    flaws: ['P3 user-differs'],
+    sql: ({ stock, id }) => [
+      `UPDATE ${stock}.stock_holds SET user_id = user_id + 1000000007 WHERE order_id = ${id(paid)}`,
+      `UPDATE ${stock}.stock_holds SET user_id = user_id - 1000000007 WHERE order_id = ${id(paid)}`,
+    ],
+  },
+  {
     name: 'a price that the ledger did not say',
     flaws: ['P3 price-differs'],
     sql: ({ stock, id }) => [
@@ -260,6 +268,14 @@ export const damages: readonly Damage[] = [
     ],
   },
   {
+    name: 'a payment for an order that never came',
+    flaws: ['P6 payment-without-order'],
+    sql: ({ payment, id }) => [
+      `UPDATE ${payment}.payments SET order_id = ${id(fence)} WHERE payment_id = ${1000 + voided}`,
+      `UPDATE ${payment}.payments SET order_id = ${id(voided)} WHERE payment_id = ${1000 + voided}`,
+    ],
+  },
+  {
     name: 'a payment of another amount',
     flaws: ['P6 captured-differs'],
     sql: ({ payment }) => [
@@ -323,6 +339,30 @@ export const damages: readonly Damage[] = [
       `INSERT INTO ${payment}.refunds (refund_id, payment_id, request_id, amount_minor, currency, status, reason, restock, whole, told, create_time, update_time)
        SELECT 9000000, payment_id, 'op:z', amount_minor, currency, status, '', 0, 1, 2, create_time, update_time FROM ${payment}.refunds WHERE payment_id = ${1000 + late}`,
       `DELETE FROM ${payment}.refunds WHERE refund_id = 9000000`,
+    ],
+  },
+  {
+    name: 'a late payment of which a part was never asked back',
+    flaws: ['P6 surplus-not-refunded-once'],
+    sql: ({ payment }) => [
+      `UPDATE ${payment}.refunds SET amount_minor = amount_minor - 1 WHERE payment_id = ${1000 + late}`,
+      `UPDATE ${payment}.refunds SET amount_minor = amount_minor + 1 WHERE payment_id = ${1000 + late}`,
+    ],
+  },
+  {
+    name: 'a refused refund beside money that nobody ever asked back',
+    flaws: ['P6 refund-failed', 'P6 surplus-not-refunded-once'],
+    sql: ({ payment }) => [
+      `UPDATE ${payment}.refunds SET amount_minor = amount_minor - 1, status = 4 WHERE payment_id = ${1000 + late}`,
+      `UPDATE ${payment}.refunds SET amount_minor = amount_minor + 1, status = 3 WHERE payment_id = ${1000 + late}`,
+    ],
+  },
+  {
+    name: 'a refund in another currency than its payment',
+    flaws: ['P6 refund-currency'],
+    sql: ({ payment }) => [
+      `UPDATE ${payment}.refunds SET currency = 'USD' WHERE payment_id = ${1000 + partly}`,
+      `UPDATE ${payment}.refunds SET currency = 'EUR' WHERE payment_id = ${1000 + partly}`,
     ],
   },
   {

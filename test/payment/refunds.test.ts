@@ -258,6 +258,71 @@ test('a refund that the provider refuses for good is FAILED with its word and le
   assert.deepEqual(told(orderId).at(-1), [1_000n, true, false]);
 });
 
+const refunded = ({ refunds }: Payment): unknown[] =>
+  refunds.map(({ requestId, amount, status }) => [requestId, amount?.minorUnits, status]);
+
+/** A payment of 700 cents, too little for its order, whose refund is as the provider answers it. */
+async function surplus(refundAs: 'failed' | 'pending', currencyCode = 'EUR'): Promise<Payment> {
+  const { orderId } = bench.order.add();
+  const { paymentId } = await payment.pay(orderId);
+  bench.provider.refundAs = refundAs;
+  await payment.deliver(bench.provider.pay(paymentId, { currencyCode, minorUnits: 700n }));
+  const status = refundAs === 'failed' ? failed : sent;
+  const isAnswered = (one: Payment): boolean => one.refunds[0]?.status === status;
+  const made = await untilPayment(payment, paymentId, isAnswered, 'the provider has answered');
+  bench.provider.refundAs = 'succeeded';
+  return made;
+}
+
+test('what the provider refused to give back of a surplus payment goes back when operators ask again', async () => {
+  const { paymentId, orderId } = await surplus('failed');
+  await payment.refund(paymentId, 'a', 300n);
+  await untilDone(paymentId);
+  await assert.rejects(payment.refund(paymentId, 'too much', 401n), {
+    reason: 'INVALID_REQUEST',
+    message: 'amount: 400 minor units are left to refund.',
+  });
+  // A webhook that tells the end, too, leaves nothing to do.
+  bench.provider.refundAs = 'pending';
+  await payment.refund(paymentId, 'b');
+  const isSent = ({ refunds }: Payment): boolean => refunds[2]?.status === sent;
+  const { refunds } = await untilPayment(payment, paymentId, isSent, 'the rest is sent');
+  const { refundId } = refunds[2] as Refund;
+  const state = { kind: 'succeeded', reference: `ref_${refundId}` } as const;
+  const subject = { kind: 'refund', refundId, state } as const;
+  await payment.deliver({ eventId: `evt_${refundId}`, type: 'refund.updated', subject });
+  assert.deepEqual(refunded(await untilDone(paymentId)), [
+    ['surplus', 700n, failed],
+    ['a', 300n, succeeded],
+    ['b', 400n, succeeded],
+  ]);
+  assert.equal(sentBack(paymentId), 700n);
+  await assert.rejects(payment.refund(paymentId, 'c'), { reason: 'INVALID_REQUEST' });
+  assert.deepEqual(told(orderId), []);
+});
+
+test('a surplus payment whose refund is under way has nothing left to give back', async () => {
+  const { paymentId } = await surplus('pending');
+  await assert.rejects(payment.refund(paymentId, 'a'), {
+    reason: 'INVALID_REQUEST',
+    message: 'amount: 0 minor units are left to refund.',
+  });
+});
+
+test('a surplus payment goes back in the currency that was paid, and never puts units back on sale', async () => {
+  const { paymentId } = await surplus('failed', 'USD');
+  const fieldsOf = (wrong: Promise<unknown>): Promise<string[]> =>
+    wrong.then(
+      () => [],
+      ({ violations }: Refusal) => violations.map(({ field }) => field),
+    );
+  assert.deepEqual(await fieldsOf(payment.refund(paymentId, 'a', 700n)), ['amount.currency_code']);
+  const restocked = payment.refund(paymentId, 'a', undefined, true);
+  assert.deepEqual(await fieldsOf(restocked), ['restock']);
+  const { refund } = await payment.refund(paymentId, 'a');
+  assert.deepEqual(refund?.amount, { currencyCode: 'USD', minorUnits: 700n });
+});
+
 test('a refund that the provider does not accept at all is FAILED, not repeated for ever', async () => {
   const { paymentId } = await paid();
   bench.provider.before = (method) => {

@@ -27,7 +27,7 @@ export const onePaymentPerOrder: PromiseCheck = {
       lookAtPayment(look, payment);
       const own = refunds.filter(({ paymentId }) => paymentId === payment.paymentId);
       lookAtRefunds(look, payment, own);
-      for (const refund of own) lookAtWork(look, payment, refund);
+      for (const refund of own) lookAtWork(look, payment, refund, leftToRefund(payment, own));
     }
     if (order === undefined || order.status === orderState.aborted) withoutOrder(look);
     else lookAtPaidOrder(look, order);
@@ -165,34 +165,46 @@ function lookAtRefunds(look: OrderLook, payment: PaymentRow, refunds: readonly R
   const flaw = reporterOf(look);
   const name = `payment ${payment.paymentId} of order ${look.picture.orderId}`;
   const captured = BigInt(payment.capturedMinor ?? 0);
-  let asked = 0n;
+  const left = leftToRefund(payment, refunds);
+  let refused = 0n;
   for (const row of refunds) {
-    if (row.status !== refundState.failed) asked += BigInt(row.amountMinor);
+    if (row.status === refundState.failed) refused += BigInt(row.amountMinor);
     if (row.currency !== (payment.capturedCurrency ?? row.currency)) {
       flaw('refund-currency', `refund ${row.refundId} of ${name} is in ${row.currency}`);
     }
   }
-  if (asked > captured) {
+  const asked = captured - left;
+  if (left < 0n) {
     flaw('refunded-too-much', `${name} captured ${captured}, and its refunds add up to ${asked}`);
   }
-  if (payment.settlement !== settlement.surplus) return;
-  const [only] = refunds;
-  if (refunds.length !== 1 || only === undefined) {
-    flaw('surplus-not-refunded-once', `${name} is SURPLUS and has ${refunds.length} refunds`);
-  } else if (BigInt(only.amountMinor) !== captured) {
+  // What the provider refused was asked for: that it is asked for again is an operator's work.
+  if (payment.settlement === settlement.surplus && (left < 0n || left > refused)) {
     flaw(
       'surplus-not-refunded-once',
-      `${name} is SURPLUS, ${captured} was captured and ${only.amountMinor} goes back`,
+      `${name} is SURPLUS, ${captured} was captured and ${asked} goes back`,
     );
   }
 }
 
-/** Refunds are work items: each is done, or somebody will see to it. */
-function lookAtWork(look: OrderLook, payment: PaymentRow, refund: RefundRow): void {
+/** What of a payment no refund gives back, refused ones not counted; negative if too much goes back. */
+function leftToRefund({ capturedMinor }: PaymentRow, refunds: readonly RefundRow[]): bigint {
+  let left = BigInt(capturedMinor ?? 0);
+  for (const row of refunds) {
+    if (row.status !== refundState.failed) left -= BigInt(row.amountMinor);
+  }
+  return left;
+}
+
+/**
+ * Refunds are work items: each is done, or somebody will see to it. One that was refused is an operator's for as long as
+ * something of its payment is left that another could give back.
+ */
+function lookAtWork(look: OrderLook, payment: PaymentRow, refund: RefundRow, left: bigint): void {
   const { orderId } = look.picture;
   const name = `refund ${refund.refundId} of ${refund.amountMinor} ${refund.currency} (payment ${payment.paymentId}, order ${orderId})`;
   if (refund.status === refundState.failed) {
-    const sentence = `${name} was refused by the provider for good: an operator must look`;
+    if (left <= 0n) return;
+    const sentence = `${name} was refused by the provider for good, and ${left} did not go back: an operator must ask for another refund`;
     look.report({ kind: 'refund-failed', sentence, orderId, isFinding: true });
     return;
   }
