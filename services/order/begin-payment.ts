@@ -10,8 +10,8 @@ import { decideBeginPayment } from './order-changes.ts';
  * Notes that a session with the provider may be open from now on, so that the order is closed only
  * after the session was voided. Repeated, it answers the same.
  *
- * @throws Refusal NOT_FOUND, ILLEGAL_TRANSITION (not PENDING, or its time is over), OVERLOADED,
- *   DEPENDENCY_DOWN, OUTCOME_UNKNOWN
+ * @throws Refusal NOT_FOUND, ILLEGAL_TRANSITION (not PENDING, its time is over, or it costs
+ *   nothing), OVERLOADED, DEPENDENCY_DOWN, OUTCOME_UNKNOWN
  */
 export type BeginPayment = (name: OrderName, deadline: Deadline) => Promise<BeginPaymentResponse>;
 
@@ -25,11 +25,13 @@ export function createBeginPayment(changeOrder: ChangeOrder): BeginPayment {
         decide(current) {
           const decided = decideBeginPayment(current);
           if (decided === 'begins') return { beginsPayment: true, answer: undefined };
-          const message =
-            decided === 'late'
-              ? 'The time to pay the order is over'
-              : `The order is ${statusName(current.order.status)} and cannot be paid`;
-          throw new Refusal('ILLEGAL_TRANSITION', message);
+          const { status } = current.order;
+          const messages = {
+            free: 'The order costs nothing, and no payment of 0 can be made: cancel it',
+            late: 'The time to pay the order is over',
+            notPending: `The order is ${statusName(status)} and cannot be paid`,
+          };
+          throw new Refusal('ILLEGAL_TRANSITION', messages[decided]);
         },
       },
       deadline,

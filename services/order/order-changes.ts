@@ -36,9 +36,16 @@ export function stepOf(transition: Transition, status: OrderStatus): OrderStep {
   return { status: effect.to, closeReason: effect.closeReason };
 }
 
-/** A payment may begin while the order is PENDING and its time is not over. */
-export function decideBeginPayment({ order, now }: CurrentOrder): 'begins' | 'notPending' | 'late' {
+/**
+ * A payment may begin while the order is PENDING and its time is not over. One that costs nothing is not paid at all: no
+ * provider takes a payment of 0, and what was paid must be able to go back.
+ */
+export function decideBeginPayment({
+  order,
+  now,
+}: CurrentOrder): 'begins' | 'notPending' | 'free' | 'late' {
   if (order.status !== Status.ORDER_STATUS_PENDING) return 'notPending';
+  if ((order.total?.minorUnits ?? 0n) <= 0n) return 'free';
   return now.getTime() < timeMs(order.expireTime) ? 'begins' : 'late';
 }
 

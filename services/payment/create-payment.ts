@@ -26,7 +26,8 @@ export interface PaymentAttempt {
  * Opens a payment of an order; the same attempt again is answered with the payment that it has opened.
  *
  * @throws Refusal NOT_FOUND (also for another user's order), ILLEGAL_TRANSITION (the order cannot be paid any more, is
- *   paid, or was tried too often), OVERLOADED, DEPENDENCY_DOWN, OUTCOME_UNKNOWN (the same attempt again settles it)
+ *   paid, costs nothing, or was tried too often), OVERLOADED, DEPENDENCY_DOWN, OUTCOME_UNKNOWN (the same attempt again
+ *   settles it)
  */
 export type CreatePayment = (attempt: PaymentAttempt, deadline: Deadline) => Promise<Payment>;
 

@@ -54,6 +54,8 @@ for (const name of stored) {
       decideBeginPayment(current(name, { expireTime: now })),
       pending ? 'late' : 'notPending',
     );
+    const free = current(name, { total: eur(0n) });
+    assert.equal(decideBeginPayment(free), pending ? 'free' : 'notPending');
   });
 
   test(`a payment of an order that is ${name} is recorded if it is the order’s`, () => {

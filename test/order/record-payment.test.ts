@@ -87,6 +87,21 @@ test('no payment begins once the time is over, nor of an order that is closed', 
   await assert.rejects(order.client.beginPayment(cancelled), { reason: 'ILLEGAL_TRANSITION' });
 });
 
+test('no payment begins of an order that costs nothing, and its buyer can cancel it', async () => {
+  const free = { skuId: 1n, quantity: 1, unitPrice: { currencyCode: 'EUR', minorUnits: 0n } };
+  bench.stock.script = () => ({ $case: 'reserved', value: { lines: [free] } });
+  const name = await create();
+  bench.stock.script = () => undefined;
+  await assert.rejects(order.client.beginPayment(name), {
+    reason: 'ILLEGAL_TRANSITION',
+    message: 'The order costs nothing, and no payment of 0 can be made: cancel it',
+  });
+  bench.payment.onClose = () => assert.fail('payment was asked');
+  const { order: cancelled } = await order.client.cancelOrder(name);
+  bench.payment.onClose = () => 'CLOSED';
+  assert.equal(cancelled?.status, OrderStatus.ORDER_STATUS_CANCELLED);
+});
+
 test('a payment pays a pending order: its id, history and event; repeated, it is recorded again', async () => {
   const { orderId, userId } = await create();
   assert.equal(await record(orderId, 71n), recorded);
