@@ -120,6 +120,9 @@ async function start(
     lifecycle,
   );
 
+  const stopWatches = (): Promise<void> => watches.stop();
+  // For a start that fails from here on.
+  lifecycle.add('poller of watches', stopWatches);
   const orderService = createOrderService({
     shards,
     reader,
@@ -146,8 +149,8 @@ async function start(
     inFlightMax: config.inFlightMax,
   });
   lifecycle.add('grpc server', () => server.stop());
-  // Stopped before the server, which waits for streams under way.
-  lifecycle.add('watches', () => watches.stop());
+  // Ended before the server is, which waits for streams under way.
+  lifecycle.add('watches', stopWatches);
   const observability = await startObservabilityServer({
     port: config.metricsPort,
     registry: registry.registry,

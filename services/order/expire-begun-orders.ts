@@ -28,6 +28,8 @@ const pageMax = 100;
 const readDeadlineMs = 3_000;
 /** To wait for a turn among the others of the round, be voided, and be closed. */
 const orderDeadlineMs = 30_000;
+/** To be closed once it is voided: buyers' changes share the lane, and must not wait longer for a lost connection. */
+const closeDeadlineMs = 5_000;
 /** An order that could not be closed waits this long at first, doubled up to the second figure. */
 const backoffMs = 1_000;
 const backoffMaxMs = 30_000;
@@ -132,7 +134,7 @@ async function expireOne(
           return { steps: expires ? [stepOf('expire', status)] : [], answer: expires };
         },
       },
-      deadline,
+      deadline.min(closeDeadlineMs),
     );
     if (answer) metrics.expired.inc();
   } catch (error) {

@@ -33,7 +33,7 @@ export interface OrderLife {
   readonly beginPayment: BeginPayment;
   readonly recordPayment: RecordPayment;
   readonly recordRefund: RecordRefund;
-  /** Stopped by whoever starts the server, before it: a server waits for its streams. */
+  /** Stopped by the caller, before its server: a server waits for its streams. */
   readonly watches: WatchOrders;
 }
 
