@@ -17,7 +17,7 @@ export interface PaymentConfig {
   readonly provider: ProviderSettings;
   /** How long a payment may stay silent before the provider is asked, in milliseconds; doubled each time. */
   readonly pollMs: number;
-  /** Polls and refunds in a second at most. */
+  /** Polls and refunds in a second at most; fewer than 10 would not do for the rows of one claim within their deadlines. */
   readonly callsPerSecond: number;
   /** Sessions being opened, and being voided, at once at most. */
   readonly sessionsInFlightMax: number;
@@ -44,7 +44,7 @@ export function readConfig(variables: Variables): Readonly<PaymentConfig> {
       orderAddresses: env.addresses('SLUICE_ORDER_ADDRESS', ['127.0.0.1:50051']),
       provider: readProviderSettings(env),
       pollMs: env.integer('SLUICE_PAYMENT_POLL_MS', 30_000, { min: 100, max: 300_000 }),
-      callsPerSecond: env.integer('SLUICE_PAYMENT_CALLS_PER_SECOND', 50, { min: 1, max: 1_000 }),
+      callsPerSecond: env.integer('SLUICE_PAYMENT_CALLS_PER_SECOND', 50, { min: 10, max: 1_000 }),
       sessionsInFlightMax: env.integer('SLUICE_PAYMENT_SESSIONS', 64, { min: 1, max: 1_000 }),
       inFlightMax: env.integer('SLUICE_PAYMENT_CALLS', 4_000, { min: 1, max: 100_000 }),
       tokenSecret: env.secret('SLUICE_TOKEN_SECRET', demo),

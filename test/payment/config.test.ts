@@ -6,7 +6,7 @@ const wrong: [string, string][] = [
   ['SLUICE_PAYMENT_PORT', '70000'],
   ['SLUICE_PAYMENT_PROVIDER', 'bank'],
   ['SLUICE_PAYMENT_POLL_MS', '5'],
-  ['SLUICE_PAYMENT_CALLS_PER_SECOND', '0'],
+  ['SLUICE_PAYMENT_CALLS_PER_SECOND', '9'],
   ['SLUICE_PAYMENT_WEBHOOK_KEYS', 'short'],
   ['SLUICE_TOKEN_SECRET', 'short'],
   ['SLUICE_ORDER_ADDRESS', 'here'],
