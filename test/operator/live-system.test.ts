@@ -241,11 +241,16 @@ test('dead letters are listed with their reason and replayed once', async () => 
   const poison = { key: '123', value: Buffer.from('not an event') };
   await publisher.publish(topic, [poison], Deadline.after(10_000));
   await publisher.close();
-  const list = async (...args: string[]): Promise<{ group: string; reason: string }[]> => {
+  type Letter = Record<'group' | 'reason' | 'offset', string> & {
+    partition: number;
+    replayed: boolean;
+  };
+  const list = async (...args: string[]): Promise<Letter[]> => {
     const { code, stdout, stderr } = await sluice(['dlq', ...args, '--json'], system.env);
     assert.equal(code, 0, stderr);
     return JSON.parse(stdout);
   };
+  const placeOf = ({ partition, offset }: Letter): string => `${partition}@${offset}`;
   const wait = { withinMs: 60_000, everyMs: 500 };
   await eventually(async () => (await list('list')).length === 4, 'four groups bury it', wait);
   const [letter] = await list('list', '--limit', '1');
@@ -255,7 +260,20 @@ test('dead letters are listed with their reason and replayed once', async () => 
   const group = letter?.group as string;
   assert.equal((await list('replay', '--dry-run')).length, 4);
   assert.equal((await list('replay', '--group', group)).length, 1);
-  assert.equal((await list('replay', '--dry-run', '--group', group)).length <= 1, true);
-  // It is as bad as before, so its group, and no other one, buries it again.
+  // It is as bad as before, so its group, and no other one, buries it again; only the new letter is left to replay.
   await eventually(async () => (await list('list')).length === 5, 'it is buried again', wait);
+  const own = await list('list', '--group', group);
+  assert.deepEqual(
+    own.map(({ replayed }) => replayed),
+    [true, false],
+  );
+  const left = await list('replay', '--dry-run', '--group', group);
+  assert.deepEqual(left.map(placeOf), own.slice(1).map(placeOf));
+  const all = (await list('list')).filter(({ replayed }) => !replayed);
+  assert.deepEqual(
+    (await list('replay', '--dry-run')).map(placeOf).sort(),
+    all.map(placeOf).sort(),
+  );
+  assert.equal(all.length, 4);
+  assert.equal(new Set(all.map((each) => each.group)).size, 4);
 });
