@@ -6,7 +6,7 @@ import type { Gate } from './gate.ts';
 const waitingMax = 100_000;
 const chunkMax = 1_000;
 /** Between two rounds, so that a SKU of many buyers is called for many of them at once. */
-const pauseMs = 250;
+const pauseMs = 100;
 
 /**
  * Removes orders from the gates' pending lists after the ledger has them: in the background, one
