@@ -8,7 +8,7 @@ import { eventually } from '../support/eventually.ts';
 import { type OrderBench, type OrderProcess, orderRequest, startOrderBench } from './support.ts';
 
 const { ORDER_RESOLUTION_LIVE: live, ORDER_RESOLUTION_DEAD: dead } = OrderResolution;
-const { ORDER_RESOLUTION_UNDECIDED: undecided } = OrderResolution;
+const { ORDER_RESOLUTION_UNDECIDED: undecided, ORDER_RESOLUTION_SOLD: sold } = OrderResolution;
 
 let bench: OrderBench;
 let order: OrderProcess;
@@ -40,10 +40,12 @@ async function create(userId: bigint, requestId = 'resolve'): Promise<bigint> {
   return made?.orderId ?? 0n;
 }
 
-test('orders that exist are live, cancelled ones dead, in the order of the question', async () => {
+test('orders that exist are live, paid ones sold, cancelled ones dead, in the order of the question', async () => {
   const [one, two, three] = [await create(1n), await create(2n), await create(3n)];
   await order.client.cancelOrder({ orderId: two, userId: 2n });
-  assert.deepEqual(await resolve(three, two, one, two), [live, dead, live, dead]);
+  const amount = { currencyCode: 'EUR', minorUnits: 100n };
+  await order.client.recordPayment({ orderId: three, paymentId: 9n, amount });
+  assert.deepEqual(await resolve(three, two, one, two), [sold, dead, live, dead]);
 });
 
 test('an id without an order is fenced once and dead ever after', async () => {

@@ -195,11 +195,18 @@ for (const [name, metadata, code] of [
 test('a configuration with several faults names all of them', async () => {
   const { readConfig } = await import('../../services/stock/config.ts');
   assert.throws(
-    () => readConfig({ SLUICE_STOCK_PORT: 'x', SLUICE_SETTLE_AGE_MS: '5', SLUICE_REDIS_URL: 'y' }),
+    () =>
+      readConfig({
+        SLUICE_STOCK_PORT: 'x',
+        SLUICE_SETTLE_AGE_MS: '5',
+        SLUICE_STOCK_RECHECK_AGE_SECONDS: '0',
+        SLUICE_REDIS_URL: 'y',
+      }),
     (error: Error) =>
       [
         'SLUICE_STOCK_PORT',
         'SLUICE_SETTLE_AGE_MS',
+        'SLUICE_STOCK_RECHECK_AGE_SECONDS',
         'SLUICE_REDIS_URL',
         'SLUICE_TOKEN_SECRET',
       ].every((name) => error.message.includes(name)),

@@ -39,8 +39,12 @@ export interface StockSystem {
   readonly admin: StockAdminServiceClient;
   readonly redis: Redis;
   readonly pool: Pool;
-  /** What the order service answers for an id; LIVE unless told otherwise. */
-  readonly orders: { resolve: (orderId: bigint) => Resolution; asked: bigint[] };
+  /** What the order service answers for an id, LIVE unless told otherwise, and what it was asked. */
+  readonly orders: {
+    resolve: (orderId: bigint) => Resolution;
+    asked: bigint[];
+    calls: (readonly bigint[])[];
+  };
   readonly port: number;
   readonly metricsPort: number;
   /** Starts another copy of the service; it stops with the system. */
@@ -68,7 +72,7 @@ export async function startStockSystem(
   let redisServer = await startRedis({ dir: redisDir, port: await freePort() });
   const orderShards = { databases: 0, tables: 1 };
   await migrateAll({ mysqlUrls: [databaseUrl], databasePrefix: prefix, orderShards });
-  const orders: StockSystem['orders'] = { resolve: () => 'LIVE', asked: [] };
+  const orders: StockSystem['orders'] = { resolve: () => 'LIVE', asked: [], calls: [] };
   const env = {
     SLUICE_MYSQL_URLS: databaseUrl,
     SLUICE_REDIS_URL: redisServer.url,
@@ -119,6 +123,7 @@ async function startService(
     order: {
       async resolve(orderIds) {
         orders.asked.push(...orderIds);
+        orders.calls.push(orderIds);
         return orderIds.map(orders.resolve);
       },
       close() {},

@@ -1,0 +1,187 @@
+import assert from 'node:assert/strict';
+import { after, afterEach, test } from 'node:test';
+import { Refusal } from '../../services/runtime/refusals.ts';
+import type { Resolution } from '../../services/stock/order-gateway.ts';
+import { eventually } from '../support/eventually.ts';
+import {
+  atRest,
+  holdsOf,
+  newSku,
+  reservation,
+  reserve,
+  type StockSystem,
+  shortAge,
+  startStockSystem,
+} from './support.ts';
+
+const system = await startStockSystem('recheck', {
+  ...shortAge,
+  SLUICE_STOCK_RECHECK_AGE_SECONDS: '1',
+});
+after(() => system.close());
+afterEach(() => {
+  system.orders.resolve = () => 'LIVE';
+});
+
+type Reservation = ReturnType<typeof reservation>;
+
+/** Makes orders that live, and waits until the sweep, which looks at each once, has found them alive. */
+async function sweptOrders(orders: readonly Reservation[]): Promise<void> {
+  const { results } = await system.stock.reserveStock({ reservations: [...orders] });
+  assert(results.every(({ outcome }) => outcome?.$case === 'reserved'));
+  await eventually(async () => {
+    const [rows] = await system.pool.query('SELECT order_id FROM sweep_cursor');
+    const cursor = BigInt((rows as { order_id: string }[])[0]?.order_id ?? 0);
+    return orders.every(({ orderId }) => orderId <= cursor);
+  }, 'the sweep has passed the orders');
+}
+
+/** From now on the order service knows better about some orders. */
+function changed(fates: readonly (readonly [Reservation, Resolution])[]): void {
+  const byId = new Map(fates.map(([{ orderId }, fate]) => [orderId, fate]));
+  system.orders.resolve = (orderId) => byId.get(orderId) ?? 'LIVE';
+}
+
+async function mended(move: 'release' | 'sell'): Promise<number> {
+  const text = await (await fetch(`http://127.0.0.1:${system.metricsPort}/metrics`)).text();
+  const line = text.split('\n').find((one) => {
+    return one.startsWith('stock_recheck_mended_total{') && one.includes(`move="${move}"`);
+  });
+  return Number(line?.split(' ').at(-1) ?? 0);
+}
+
+async function figures({ stock }: StockSystem, skuId: bigint): Promise<bigint[]> {
+  const { sku } = await stock.getSku({ skuId });
+  return [sku?.available ?? -1n, sku?.held ?? -1n, sku?.sold ?? -1n];
+}
+
+async function untilHold(order: Reservation, skuId: bigint, state: number): Promise<void> {
+  await eventually(
+    async () => (await holdsOf(system.pool, order.orderId))[0] === `${skuId}:${state}`,
+    `the hold of order ${order.orderId} comes to state ${state}`,
+  );
+}
+
+test('without an event, a cancelled order gives back and a paid one sells; a pending one stays', async () => {
+  const skuId = await newSku(system, 10n);
+  const [pending, undecided] = [reservation([skuId]), reservation([skuId])];
+  const [cancelled, paid] = [reservation([skuId], { quantity: 3 }), reservation([skuId])];
+  await sweptOrders([pending, undecided, cancelled, paid]);
+  assert.deepEqual(await figures(system, skuId), [4n, 6n, 0n]);
+  changed([
+    [undecided, 'UNDECIDED'],
+    [cancelled, 'DEAD'],
+    [paid, 'SOLD'],
+  ]);
+  await untilHold(cancelled, skuId, 3);
+  await untilHold(paid, skuId, 2);
+  // What is settled is not asked for again, and what is not is looked at in every pass.
+  const before = system.orders.asked.length;
+  const again = (orderId: bigint): number =>
+    system.orders.asked.slice(before).filter((asked) => asked === orderId).length;
+  await eventually(() => again(pending.orderId) >= 3, 'the pending order is looked at again');
+  assert(again(undecided.orderId) >= 2);
+  assert.deepEqual([again(cancelled.orderId), again(paid.orderId)], [0, 0]);
+  assert.deepEqual(await holdsOf(system.pool, pending.orderId), [`${skuId}:1`]);
+  assert.deepEqual(await holdsOf(system.pool, undecided.orderId), [`${skuId}:1`]);
+  assert.equal(await atRest(system, skuId), 7, 'the gate has what the ledger has');
+  assert.deepEqual(await figures(system, skuId), [7n, 2n, 1n]);
+  assert.deepEqual([await mended('release'), await mended('sell')], [1, 1]);
+});
+
+test('what the event does in the same moment is credited once', async () => {
+  const skuId = await newSku(system, 30n);
+  const orders = Array.from({ length: 20 }, () => reservation([skuId]));
+  await sweptOrders(orders);
+  const dead = new Map(orders.map((order) => [order.orderId, order]));
+  const releases: Promise<unknown>[] = [];
+  system.orders.resolve = (orderId) => {
+    const order = dead.get(orderId);
+    if (order === undefined) return 'LIVE';
+    const { userId, requestId } = order;
+    const release = { orderId, userId, requestId, skuIds: [skuId] };
+    releases.push(system.stock.releaseStock({ releases: [release] }));
+    return 'DEAD';
+  };
+  for (const order of orders) await untilHold(order, skuId, 3);
+  await Promise.all(releases);
+  assert(releases.length >= orders.length);
+  assert.equal(await atRest(system, skuId), 30);
+  assert.deepEqual(await figures(system, skuId), [30n, 0n, 0n]);
+});
+
+test('a request whose order was cancelled is still led to that order', async () => {
+  const skuId = await newSku(system, 10n);
+  const order = reservation([skuId]);
+  await sweptOrders([order]);
+  changed([[order, 'DEAD']]);
+  await untilHold(order, skuId, 3);
+  await atRest(system, skuId);
+  const retry = await reserve(system, { ...order, orderId: order.orderId + 1n });
+  assert.equal(retry.$case, 'adopted', 'the record of the request still names the order');
+  assert.deepEqual(await holdsOf(system.pool, order.orderId + 1n), []);
+});
+
+test('while the order service is away nothing is lost, and then it goes on', async () => {
+  const skuId = await newSku(system, 10n);
+  const [cancelled, paid] = [reservation([skuId]), reservation([skuId])];
+  await sweptOrders([cancelled, paid]);
+  let refused = 0;
+  system.orders.resolve = () => {
+    refused += 1;
+    throw new Refusal('DEPENDENCY_DOWN');
+  };
+  await eventually(() => refused >= 3, 'it is asked for in vain, again and again');
+  assert.deepEqual(await holdsOf(system.pool, cancelled.orderId), [`${skuId}:1`]);
+  changed([
+    [cancelled, 'DEAD'],
+    [paid, 'SOLD'],
+  ]);
+  await untilHold(cancelled, skuId, 3);
+  await untilHold(paid, skuId, 2);
+  assert.equal(await atRest(system, skuId), 9);
+});
+
+test('an order whose hold cannot be moved keeps no other', async () => {
+  const [broken, skuId] = [await newSku(system, 10n), await newSku(system, 10n)];
+  const [stuck, dead] = [reservation([broken]), reservation([skuId])];
+  const connection = await system.pool.getConnection();
+  try {
+    await sweptOrders([stuck, dead]);
+    // As a fault of ours would leave it: every later change of the row is refused by the server.
+    await connection.query('SET SESSION check_constraint_checks = 0');
+    await connection.query('UPDATE skus SET sold = sold + 1 WHERE sku_id = ?', [broken]);
+    changed([
+      [stuck, 'DEAD'],
+      [dead, 'DEAD'],
+    ]);
+    await untilHold(dead, skuId, 3);
+    assert.deepEqual(await holdsOf(system.pool, stuck.orderId), [`${broken}:1`]);
+    await connection.query('UPDATE skus SET sold = sold - 1 WHERE sku_id = ?', [broken]);
+  } finally {
+    connection.destroy();
+  }
+  await untilHold(stuck, broken, 3);
+  for (const each of [broken, skuId]) assert.equal(await atRest(system, each), 10);
+});
+
+test('many holds that missed their events are mended page by page, by two processes in turns', async () => {
+  const copy = await system.startCopy();
+  const skuId = await newSku(system, 5_000n);
+  const orders: Reservation[] = [];
+  for (const length of [500, 500, 300]) {
+    const some = Array.from({ length }, () => reservation([skuId]));
+    await sweptOrders(some);
+    orders.push(...some);
+  }
+  const calls = system.orders.calls.length;
+  changed(orders.map((order, index) => [order, index % 2 === 0 ? 'DEAD' : 'SOLD']));
+  await eventually(async () => (await figures(system, skuId))[1] === 0n, 'nothing is held', {
+    withinMs: 60_000,
+  });
+  assert.deepEqual(await figures(system, skuId), [4_350n, 0n, 650n]);
+  assert.equal(await atRest(system, skuId), 4_350);
+  const sizes = system.orders.calls.slice(calls).map(({ length }) => length);
+  assert(Math.max(...sizes) <= 500, `pages of ${sizes.join(', ')}`);
+  await copy.stop();
+});
