@@ -104,10 +104,14 @@ export function openOrderDatabase(options: OrderDatabaseOptions): OrderDatabase 
     query: (sql, deadline) => guarded(breaker, deadline, () => query(pool, sql, [], { deadline })),
     transaction: (transactionOptions, work) =>
       guarded(breaker, transactionOptions.deadline, () =>
-        transaction(pool, transactionOptions, async (connection) => {
-          const now = await lockSlotMap(connection, index, transactionOptions.mapVersion);
-          return await work(connection, now);
-        }),
+        transaction(
+          pool,
+          { ...transactionOptions, opening: [lockSlotMap] },
+          async (connection, [map]) => {
+            if (map?.[0]?.version !== transactionOptions.mapVersion) throw new StaleSlotMap(index);
+            return await work(connection, map[0].now as Date);
+          },
+        ),
       ),
     async stop() {
       await singles.close();
@@ -117,18 +121,9 @@ export function openOrderDatabase(options: OrderDatabaseOptions): OrderDatabase 
   };
 }
 
-/** Keeps a move of slots away until this transaction ends, and tells MySQL's time. */
-async function lockSlotMap(
-  connection: PoolConnection,
-  index: number,
-  mapVersion: number,
-): Promise<Date> {
-  const [rows] = await connection.query<RowDataPacket[]>(
-    'SELECT version, UTC_TIMESTAMP(3) AS now FROM slot_map WHERE id = 1 LOCK IN SHARE MODE',
-  );
-  if (rows[0]?.version !== mapVersion) throw new StaleSlotMap(index);
-  return rows[0].now as Date;
-}
+/** Keeps a move of slots away until the transaction ends, and tells MySQL's time. */
+const lockSlotMap =
+  'SELECT version, UTC_TIMESTAMP(3) AS now FROM slot_map WHERE id = 1 LOCK IN SHARE MODE';
 
 /**
  * Only losses of the server count as failures. A lost race, a refused row, and a caller who left too

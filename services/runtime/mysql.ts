@@ -1,5 +1,10 @@
 import type { PoolConnection as DriverConnection } from 'mysql2';
-import { createPool as createDriverPool, type Pool, type PoolConnection } from 'mysql2/promise';
+import {
+  createPool as createDriverPool,
+  type Pool,
+  type PoolConnection,
+  type RowDataPacket,
+} from 'mysql2/promise';
 import type { Deadline } from './deadline.ts';
 import { Refusal } from './refusals.ts';
 
@@ -26,8 +31,8 @@ export interface PoolOptions {
   readonly database?: string;
   readonly connectionsMax: number;
   /**
-   * Lets one query carry several statements, which saves their round trips. For pools whose
-   * statement texts hold numbers and hexadecimal literals only; default false.
+   * Lets one query carry several statements, which saves their round trips. For pools whose texts
+   * hold numbers, hexadecimal literals, plain text and placeholders only; default false.
    */
   readonly multipleStatements?: boolean;
 }
@@ -81,10 +86,16 @@ export interface TransactionOptions {
   readonly deadline: Deadline;
   /** How often the whole transaction may run when it loses a deadlock or a lock wait; default 4. */
   readonly attempts?: number;
+  /**
+   * Reads that go in one round trip with the transaction's beginning, each without placeholders; for
+   * pools with `multipleStatements`.
+   */
+  readonly opening?: readonly string[];
 }
 
 /**
  * Runs `work` in one transaction and commits it. A deadlock or lock timeout runs all of it again.
+ * `work` is given what the statements of `opening` read, in their order.
  *
  * @throws Refusal OUTCOME_UNKNOWN if COMMIT was sent and not answered; Refusal DEPENDENCY_DOWN if
  *   there was no connection or it broke before COMMIT (nothing was done); else what `work` threw
@@ -92,12 +103,12 @@ export interface TransactionOptions {
  */
 export async function transaction<Result>(
   pool: Pool,
-  { deadline, attempts = attemptsMax }: TransactionOptions,
-  work: (connection: PoolConnection) => Promise<Result>,
+  { deadline, attempts = attemptsMax, opening = [] }: TransactionOptions,
+  work: (connection: PoolConnection, opened: RowDataPacket[][]) => Promise<Result>,
 ): Promise<Result> {
   for (let attempt = 1; ; attempt += 1) {
     try {
-      return await runOnce(pool, deadline, work);
+      return await runOnce(pool, deadline, opening, work);
     } catch (error) {
       const errno = mysqlErrno(error);
       const again = errno === deadlockErrno || errno === lockWaitTimeoutErrno;
@@ -122,13 +133,13 @@ export async function query<Rows>(
 async function runOnce<Result>(
   pool: Pool,
   deadline: Deadline,
-  work: (connection: PoolConnection) => Promise<Result>,
+  opening: readonly string[],
+  work: (connection: PoolConnection, opened: RowDataPacket[][]) => Promise<Result>,
 ): Promise<Result> {
   return await withConnection(pool, deadline, async (connection, phase) => {
-    await connection.query('START TRANSACTION');
     let result: Result;
     try {
-      result = await work(connection);
+      result = await work(connection, await begin(connection, opening));
     } catch (error) {
       await connection.query('ROLLBACK');
       throw error;
@@ -138,6 +149,16 @@ async function runOnce<Result>(
     phase.committing = false;
     return result;
   });
+}
+
+async function begin(
+  connection: PoolConnection,
+  opening: readonly string[],
+): Promise<RowDataPacket[][]> {
+  const sql = ['START TRANSACTION', ...opening].join(';');
+  // Null says that there is no placeholder: the driver need not look for one.
+  const [results] = await connection.query<RowDataPacket[][]>({ sql, values: null });
+  return opening.length === 0 ? [] : results.slice(1);
 }
 
 /**

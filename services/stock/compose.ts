@@ -164,7 +164,8 @@ function openStores(
   lifecycle: Lifecycle,
 ): { pool: Pool; connection: GateConnection; gate: Gate } {
   const { mysqlUrl, databasePrefix, connectionsMax, redisUrl, redisTimeoutMs } = config;
-  const pool = createPool(mysqlUrl, { database: `${databasePrefix}_stock`, connectionsMax });
+  const database = `${databasePrefix}_stock`;
+  const pool = createPool(mysqlUrl, { database, connectionsMax, multipleStatements: true });
   lifecycle.add('ledger', () => pool.end());
   const connection = connectGate({ url: redisUrl, commandTimeoutMs: redisTimeoutMs, log });
   lifecycle.add('redis', () => connection.close());

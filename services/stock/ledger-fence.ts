@@ -2,7 +2,7 @@ import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import { type Pool, transaction } from '../runtime/mysql.ts';
 import { type HoldState, holdState } from './hold-states.ts';
-import { insertHolds, lockSkus, type NewHold, readHolds } from './ledger-sql.ts';
+import { insertHoldsSql, lockSkus, type NewHold, readHolds, runTogether } from './ledger-sql.ts';
 
 /** One line of an order that the ledger is to bar, unless it holds it already. */
 export interface FenceEntry {
@@ -46,7 +46,7 @@ export async function fenceLines(
       if (sku) fences.set(`${entry.orderId}:${entry.skuId}`, fenceOf(entry, sku.currency));
       return holdState.FENCED;
     });
-    await insertHolds(connection, [...fences.values()]);
+    await runTogether(connection, insertHoldsSql([...fences.values()]));
     return found;
   });
   if (failpoints.on) await failpoints.hit('stock.after_fence', { lines: entries.length });

@@ -4,7 +4,17 @@ import { failpoints } from '../runtime/failpoints.ts';
 import { duplicateKeyErrno, mysqlErrno, type Pool, transaction } from '../runtime/mysql.ts';
 import { decidePost, type PostDecision, type PostedOrder, type PostResult } from './decide-post.ts';
 import { holdState } from './hold-states.ts';
-import { addToFigures, insertHolds, lockSkus, type NewHold, readHolds } from './ledger-sql.ts';
+import {
+  addToFiguresSql,
+  ascending,
+  holdsByOrder,
+  insertHoldsSql,
+  lockedSkus,
+  lockSkusSql,
+  type NewHold,
+  readHoldsSql,
+  runTogether,
+} from './ledger-sql.ts';
 
 /** A key that is taken although it was not there is read again this often. */
 const attemptsMax = 3;
@@ -21,10 +31,11 @@ export async function postOrders(
   orders: readonly PostedOrder[],
   deadline: Deadline,
 ): Promise<PostResult[]> {
+  const opening = readsOf(orders);
   for (let attempt = 1; ; attempt += 1) {
     try {
-      const { results } = await transaction(pool, { deadline }, (connection) =>
-        postOnce(connection, orders),
+      const { results } = await transaction(pool, { deadline, opening }, (connection, opened) =>
+        postOnce(connection, orders, opened),
       );
       if (failpoints.on) await failpoints.hit('stock.after_post_commit', { orders: orders.length });
       return results;
@@ -35,31 +46,31 @@ export async function postOrders(
   }
 }
 
-async function postOnce(
-  connection: PoolConnection,
-  orders: readonly PostedOrder[],
-): Promise<PostDecision> {
-  const watermark = await readWatermark(connection);
+/** What a post reads before it decides, in this order: its locks come before the holds that they keep. */
+function readsOf(orders: readonly PostedOrder[]): string[] {
   const skuIds = new Set<bigint>();
   for (const { reservation } of orders) {
     for (const { skuId } of reservation.lines) skuIds.add(skuId);
   }
-  const skus = await lockSkus(connection, skuIds);
   const orderIds = new Set(orders.map(({ reservation }) => reservation.orderId));
-  const holds = await readHolds(connection, [...orderIds]);
+  return [lockWatermark, lockSkusSql(ascending(skuIds)), ...readHoldsSql([...orderIds])];
+}
+
+/** The shared lock makes raising the watermark wait for this post. */
+const lockWatermark = 'SELECT order_id FROM watermark WHERE id = 1 LOCK IN SHARE MODE';
+
+async function postOnce(
+  connection: PoolConnection,
+  orders: readonly PostedOrder[],
+  [watermarks = [], skuRows = [], ...holdRows]: RowDataPacket[][],
+): Promise<PostDecision> {
+  const watermark = BigInt(watermarks[0]?.order_id);
+  const [skus, holds] = [lockedSkus(skuRows), holdsByOrder(holdRows)];
   if (failpoints.on) await failpoints.hit('stock.in_post', { orders: orders.length });
   const decision = decidePost(orders, { watermark, skus, holds });
   if (decision.inserts.length > 0) await write(connection, orders, decision);
   if (failpoints.on) await failpoints.hit('stock.before_post_commit', { orders: orders.length });
   return decision;
-}
-
-/** The shared lock makes raising the watermark wait for this post. */
-async function readWatermark(connection: PoolConnection): Promise<bigint> {
-  const [rows] = await connection.query<RowDataPacket[]>(
-    'SELECT order_id FROM watermark WHERE id = 1 LOCK IN SHARE MODE',
-  );
-  return BigInt(rows[0]?.order_id);
 }
 
 async function write(
@@ -78,9 +89,8 @@ async function write(
       rows.push({ ...order, unitPriceMinor: minorUnits, currency, state: holdState.HELD });
     }
   }
-  await insertHolds(connection, rows);
   const changes = new Map(
     [...taken].map(([skuId, units]) => [skuId, { available: -units, held: units, sold: 0n }]),
   );
-  await addToFigures(connection, changes);
+  await runTogether(connection, [...insertHoldsSql(rows), ...addToFiguresSql(changes)]);
 }

@@ -1,8 +1,8 @@
-import type { PoolConnection, RowDataPacket } from 'mysql2/promise';
+import type { PoolConnection, ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 import type { HoldState } from './hold-states.ts';
 
 /** Rows named in one statement at most; longer lists go in several. */
-export const rowsMax = 1_000;
+const rowsMax = 1_000;
 
 /**
  * A hand-written statement. It has no placeholders, and null says so to the driver, which otherwise
@@ -45,15 +45,21 @@ export async function lockSkus(
   skuIds: Iterable<bigint>,
 ): Promise<Map<bigint, LockedSku>> {
   const ids = ascending(skuIds);
-  const locked = new Map<bigint, LockedSku>();
-  if (ids.length === 0) return locked;
+  if (ids.length === 0) return new Map();
+  const [rows] = await connection.query<RowDataPacket[]>(literal(lockSkusSql(ids)));
+  return lockedSkus(rows);
+}
+
+/** The statement of `lockSkus`, for ascending ids; at least one. */
+export function lockSkusSql(ids: readonly bigint[]): string {
   // The index is forced: a scan of a small table would lock rows that we do not name.
-  const [rows] = await connection.query<RowDataPacket[]>(
-    literal(
-      `SELECT sku_id, unit_price_minor, currency, available, epoch FROM skus FORCE INDEX (PRIMARY)
-       WHERE sku_id IN (${ids.join(',')}) ORDER BY sku_id FOR UPDATE`,
-    ),
-  );
+  return `SELECT sku_id, unit_price_minor, currency, available, epoch FROM skus FORCE INDEX (PRIMARY)
+     WHERE sku_id IN (${ids.join(',')}) ORDER BY sku_id FOR UPDATE`;
+}
+
+/** What the statement of `lockSkus` read. */
+export function lockedSkus(rows: readonly RowDataPacket[]): Map<bigint, LockedSku> {
+  const locked = new Map<bigint, LockedSku>();
   for (const row of rows) {
     const skuId = BigInt(row.sku_id);
     locked.set(skuId, {
@@ -86,24 +92,34 @@ export interface HoldRow {
 export async function readHolds(
   connection: PoolConnection,
   orderIds: readonly bigint[],
-  { lock = false } = {},
+  options?: { readonly lock?: boolean },
 ): Promise<Map<bigint, HoldRow[]>> {
+  const read: RowDataPacket[][] = [];
+  for (const statement of readHoldsSql(orderIds, options)) {
+    const [rows] = await connection.query<RowDataPacket[]>(literal(statement));
+    read.push(rows);
+  }
+  return holdsByOrder(read);
+}
+
+/** The statements of `readHolds`. */
+export function readHoldsSql(orderIds: readonly bigint[], { lock = false } = {}): string[] {
+  return chunksOf(orderIds).map(
+    (ids) =>
+      `SELECT order_id, sku_id, user_id, request_id, units, unit_price_minor, currency, state
+       FROM stock_holds FORCE INDEX (PRIMARY) WHERE order_id IN (${ids.join(',')})
+       ORDER BY order_id, sku_id${lock ? ' FOR UPDATE' : ''}`,
+  );
+}
+
+/** What the statements of `readHolds` read. */
+export function holdsByOrder(read: readonly (readonly RowDataPacket[])[]): Map<bigint, HoldRow[]> {
   const holds = new Map<bigint, HoldRow[]>();
-  for (let from = 0; from < orderIds.length; from += rowsMax) {
-    const ids = orderIds.slice(from, from + rowsMax);
-    const [rows] = await connection.query<RowDataPacket[]>(
-      literal(
-        `SELECT order_id, sku_id, user_id, request_id, units, unit_price_minor, currency, state
-         FROM stock_holds FORCE INDEX (PRIMARY) WHERE order_id IN (${ids.join(',')})
-         ORDER BY order_id, sku_id${lock ? ' FOR UPDATE' : ''}`,
-      ),
-    );
-    for (const row of rows) {
-      const hold = holdOf(row);
-      const known = holds.get(hold.orderId);
-      if (known) known.push(hold);
-      else holds.set(hold.orderId, [hold]);
-    }
+  for (const row of read.flat()) {
+    const hold = holdOf(row);
+    const known = holds.get(hold.orderId);
+    if (known) known.push(hold);
+    else holds.set(hold.orderId, [hold]);
   }
   return holds;
 }
@@ -134,23 +150,16 @@ export interface NewHold {
   readonly state: HoldState;
 }
 
-/** Inserts holds in their key's order, so that two batches never wait for each other in a circle. */
-export async function insertHolds(
-  connection: PoolConnection,
-  holds: readonly NewHold[],
-): Promise<void> {
+/** Statements that insert holds in their key's order, so that two batches never wait for each other in a circle. */
+export function insertHoldsSql(holds: readonly NewHold[]): string[] {
   const sorted = [...holds].sort(
     (a, b) => compare(a.orderId, b.orderId) || compare(a.skuId, b.skuId),
   );
-  for (let from = 0; from < sorted.length; from += rowsMax) {
-    const values = sorted.slice(from, from + rowsMax).map(valuesOf);
-    await connection.query(
-      literal(
-        `INSERT INTO stock_holds (order_id, sku_id, user_id, request_id, fingerprint, units,
-         unit_price_minor, currency, state) VALUES ${values.join(',')}`,
-      ),
-    );
-  }
+  return chunksOf(sorted).map(
+    (chunk) =>
+      `INSERT INTO stock_holds (order_id, sku_id, user_id, request_id, fingerprint, units,
+       unit_price_minor, currency, state) VALUES ${chunk.map(valuesOf).join(',')}`,
+  );
 }
 
 function valuesOf(hold: NewHold): string {
@@ -163,21 +172,38 @@ function compare(a: bigint, b: bigint): number {
   return a < b ? -1 : a > b ? 1 : 0;
 }
 
-/** Changes of SKU figures, added once per SKU in one statement. */
-export async function addToFigures(
-  connection: PoolConnection,
+/** Statements that add changes to SKU figures: one for all SKUs, none for no change. */
+export function addToFiguresSql(
   changes: ReadonlyMap<bigint, { available: bigint; held: bigint; sold: bigint }>,
-): Promise<void> {
-  if (changes.size === 0) return;
+): string[] {
+  if (changes.size === 0) return [];
   const cases = (figure: 'available' | 'held' | 'sold'): string => {
     const branches = [...changes].map(([id, change]) => `WHEN ${id} THEN ${change[figure]}`);
     return `${figure} = ${figure} + CASE sku_id ${branches.join(' ')} END`;
   };
-  await connection.query(
-    literal(
-      `UPDATE skus FORCE INDEX (PRIMARY)
-       SET ${cases('available')}, ${cases('held')}, ${cases('sold')}
-       WHERE sku_id IN (${[...changes.keys()].join(',')})`,
-    ),
-  );
+  return [
+    `UPDATE skus FORCE INDEX (PRIMARY)
+     SET ${cases('available')}, ${cases('held')}, ${cases('sold')}
+     WHERE sku_id IN (${[...changes.keys()].join(',')})`,
+  ];
+}
+
+/** Lists that one statement may name. */
+export function chunksOf<Item>(items: readonly Item[]): Item[][] {
+  const chunks: Item[][] = [];
+  for (let from = 0; from < items.length; from += rowsMax) {
+    chunks.push(items.slice(from, from + rowsMax));
+  }
+  return chunks;
+}
+
+/** Carries statements out in one round trip; the server stops at the first that fails. */
+export async function runTogether(
+  connection: PoolConnection,
+  statements: readonly string[],
+): Promise<(RowDataPacket[] | ResultSetHeader)[]> {
+  if (statements.length === 0) return [];
+  const [results] = await connection.query<RowDataPacket[][]>(literal(statements.join(';')));
+  // The driver wraps the results only where there are several.
+  return statements.length === 1 ? [results as unknown as ResultSetHeader] : results;
 }

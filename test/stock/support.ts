@@ -92,7 +92,8 @@ export async function startStockSystem(
   const { stock, admin, port, metricsPort } = await startCopy();
   const redis = new Redis(redisServer.url, { maxRetriesPerRequest: null });
   redis.on('error', () => undefined);
-  const pool = createPool(databaseUrl, { database: `${prefix}_stock`, connectionsMax: 6 });
+  const database = `${prefix}_stock`;
+  const pool = createPool(databaseUrl, { database, connectionsMax: 6, multipleStatements: true });
   return {
     ...{ stock, admin, redis, pool, orders, port, metricsPort, startCopy },
     async restartRedis(meanwhile) {
