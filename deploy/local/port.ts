@@ -11,14 +11,19 @@ const freePortMin = 20_000;
 const freePortMax = 31_999;
 const freePortTriesMax = 200;
 const tcpStateListen = '0A';
+/** Given out by this process: a port is free until its server listens, and two servers must not be promised the same. */
+const givenPorts = new Set<number>();
 
-/** A port, and with `count` the ones after it, on which nothing listens now. */
+/** A port, and with `count` the ones after it, on which nothing listens now. No port is given twice. */
 export async function freePort(count = 1, host = '127.0.0.1'): Promise<number> {
   for (let i = 0; i < freePortTriesMax; i += 1) {
     const port = freePortMin + Math.floor(Math.random() * (freePortMax - freePortMin - count));
     const ports = Array.from({ length: count }, (_, offset) => port + offset);
     const free = await Promise.all(ports.map((each) => isPortFree(each, host)));
-    if (free.every(Boolean)) return port;
+    // Asked last, with nothing to wait for in between: others may be looking for a port as well.
+    if (!free.every(Boolean) || ports.some((each) => givenPorts.has(each))) continue;
+    for (const each of ports) givenPorts.add(each);
+    return port;
   }
   throw new Failure(`No free port was found between ${freePortMin} and ${freePortMax}.`);
 }

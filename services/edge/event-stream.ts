@@ -7,11 +7,12 @@ export interface EventStreamOptions {
   readonly heartbeatMs: number;
   /** After how long the stream ends by itself, in milliseconds. */
   readonly lifetimeMs: number;
+  /** How long a reader may take for the rest of a stream that has ended, in milliseconds; default 2,000. */
+  readonly flushMs?: number;
 }
 
 const heartbeat = ':\n\n';
-/** How long a reader may take for the rest of a stream that has ended. */
-const flushMs = 2_000;
+const defaultFlushMs = 2_000;
 
 /**
  * Server-sent events over one response whose head has been written. A reader that is slower than the
@@ -22,14 +23,17 @@ export class EventStream {
   readonly #response: ServerResponse;
   readonly #timer: NodeJS.Timeout;
   readonly #untilMs: number;
+  readonly #flushMs: number;
   /** What waits for a slow reader. */
   #newest: string | undefined;
   #stalledHeartbeats = 0;
   #flushing: NodeJS.Timeout | undefined;
 
-  constructor(response: ServerResponse, { heartbeatMs, lifetimeMs }: EventStreamOptions) {
+  constructor(response: ServerResponse, options: EventStreamOptions) {
+    const { heartbeatMs, lifetimeMs, flushMs = defaultFlushMs } = options;
     this.#response = response;
     this.#untilMs = performance.now() + lifetimeMs;
+    this.#flushMs = flushMs;
     this.#timer = setInterval(() => this.#beat(), heartbeatMs);
     response.on('drain', () => this.#drained());
     response.once('close', () => {
@@ -54,7 +58,7 @@ export class EventStream {
     const rest = (this.#newest ?? '') + lastEvent;
     this.#newest = undefined;
     this.#response.end(rest);
-    this.#flushing = setTimeout(() => this.#response.destroy(), flushMs);
+    this.#flushing = setTimeout(() => this.#response.destroy(), this.#flushMs);
   }
 
   #drained(): void {

@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises';
-import { connect } from './compare-with-mysql.ts';
+import { type ExpiryWindow, giveTimes } from './expiry-times.ts';
 import { createGrpcTarget } from './grpc-target.ts';
 import { type LifeReport, percentilesText } from './life-report.ts';
 import type { Progress } from './life-scenarios.ts';
@@ -8,8 +8,8 @@ import { offerLoad } from './open-loop.ts';
 import type { BenchOptions, Stack } from './options.ts';
 import { countStates } from './order-states.ts';
 import { type Usage, watchUsage } from './process-usage.ts';
-import { Recorder } from './recorder.ts';
-import { openSale, type Sale } from './sale.ts';
+import { Recorder, type Summary } from './recorder.ts';
+import { openSale } from './sale.ts';
 
 const defaultRate = 2_000;
 /** Orders whose time is over, per second. */
@@ -18,56 +18,81 @@ const settleMaxMs = 60_000;
 const cancelled = '5';
 const released = '3';
 
+/** From giving the times to the first phase: what the giving left to do must not be measured. */
+const restSeconds = 10;
+const warmUpSeconds = 10;
+/** Between phases, for the last answers and the last orders that expire. */
+const pauseSeconds = 3;
+
+/** A stretch of time in which buyers buy, with or without expiry beside them. */
+interface Phase {
+  readonly kind: 'warm-up' | 'alone' | 'beside';
+  readonly seconds: number;
+  readonly expiry: boolean;
+}
+
 /**
- * Buyers at a fixed rate, first alone and then while other orders come due at 2,000/s; their latencies
- * are compared. The orders that expire were made before, and are given their times in MySQL.
+ * Buyers at a fixed rate, in turns alone and while other orders come due at 2,000/s, twice each and
+ * after a warm-up of both; their latencies are compared. The orders that expire were made before,
+ * and are given their times in MySQL.
  */
 export async function runExpiryScenario(
   { rate = defaultRate, seconds, skus, users, batchEntries }: BenchOptions,
   stack: Stack,
   progress: Progress,
 ): Promise<LifeReport> {
-  const count = expiryRate * seconds;
+  const phases: readonly Phase[] = [
+    { kind: 'warm-up', seconds: warmUpSeconds, expiry: true },
+    ...[1, 2].flatMap(() => [
+      { kind: 'alone' as const, seconds, expiry: false },
+      { kind: 'beside' as const, seconds, expiry: true },
+    ]),
+  ];
+  const starts = startsOf(phases);
+  const windows = windowsOf(phases, starts);
+  const count = expiryRate * windows.reduce((sum, window) => sum + window.seconds, 0);
   const left = await openSale(stack, { skus, users });
   progress(`expiry: making ${count} orders that are to expire`);
   await makeOrders(stack, left, count);
   const sale = await openSale(stack, { skus, users });
   const recorder = new Recorder();
   const target = createGrpcTarget({ address: stack.orderAddress, sale, recorder, batchEntries });
+  const processes = [...stack.processes, { name: 'load', pid: process.pid }];
+  const summaries: Record<Phase['kind'], Summary[]> = { 'warm-up': [], alone: [], beside: [] };
+  const cpuSeconds: string[] = [];
+  let usage: Usage[] = [];
   try {
-    progress('expiry: warming up');
-    await offerLoad({ target, recorder, rate, seconds: 5 });
-    progress(`expiry: buyers alone at ${rate}/s for ${seconds} s`);
-    const processes = [...stack.processes, { name: 'load', pid: process.pid }];
-    const usageAlone = watchUsage(processes);
-    const alone = await offerLoad({ target, recorder, rate, seconds });
-    const usedAlone = usageAlone.stop();
-    await giveTimes(stack, left, seconds);
-    progress(`expiry: buyers at ${rate}/s while ${expiryRate} orders/s expire`);
-    const usage = watchUsage(processes);
-    const beside = await offerLoad({ target, recorder, rate, seconds });
-    const used = usage.stop();
+    const startMs = await giveTimes(stack, left, windows);
+    for (const [index, phase] of phases.entries()) {
+      const leftMs = startMs + (starts[index] ?? 0) * 1_000 - performance.now();
+      if (leftMs < 0) throw new Error(`the ${phase.kind} phase began ${-leftMs} ms late`);
+      await sleep(leftMs);
+      progress(`expiry: ${phase.seconds} s, buyers at ${rate}/s, ${phase.kind}`);
+      const watch = watchUsage(processes);
+      const { from, to } = await offerLoad({ target, recorder, rate, seconds: phase.seconds });
+      usage = watch.stop();
+      cpuSeconds.push(`${cpuSecondsOf(usage)} s`);
+      summaries[phase.kind].push(recorder.summary(from, to));
+    }
     const atEnd = (await countStates(stack, left)).orders[cancelled] ?? 0;
-    const startMs = performance.now();
+    const endMs = performance.now();
     let states = await countStates(stack, left);
-    while (states.holds[released] !== count && performance.now() - startMs < settleMaxMs) {
+    while (states.holds[released] !== count && performance.now() - endMs < settleMaxMs) {
       await sleep(250);
       states = await countStates(stack, left);
     }
-    const summaries = [alone, beside].map(({ from, to }) => recorder.summary(from, to));
-    const [before, during] = summaries as [(typeof summaries)[0], (typeof summaries)[0]];
     const isWhole = states.orders[cancelled] === count && states.holds[released] === count;
     return {
       scenario: 'expiry',
       figures: {
-        'bought alone': `${(before.ok / seconds).toFixed(0)}/s, ${percentilesText(before.okMs)}`,
-        'bought beside the expiry': `${(during.ok / seconds).toFixed(0)}/s, ${percentilesText(during.okMs)}`,
-        'P99 beside / alone': (during.okMs.p99 / before.okMs.p99).toFixed(2),
-        'CPU alone, beside': [usedAlone, used].map((one) => `${cpuSecondsOf(one)} s`).join(', '),
-        'expired when the buyers ended': `${atEnd} of ${count} (${(atEnd / seconds).toFixed(0)}/s)`,
-        'all CANCELLED and given back': `${Math.round(performance.now() - startMs)} ms later`,
+        ...phaseFigures('bought alone', summaries.alone, seconds),
+        ...phaseFigures('bought beside the expiry', summaries.beside, seconds),
+        'P99 beside / alone': ratio(summaries.beside, summaries.alone).toFixed(2),
+        'CPU in each phase': cpuSeconds.join(', '),
+        'expired when the buyers ended': `${atEnd} of ${count}`,
+        'all CANCELLED and given back': `${Math.round(performance.now() - endMs)} ms later`,
       },
-      usage: used,
+      usage,
       problems: isWhole ? [] : [`states of the expired: ${JSON.stringify(states)}`],
     };
   } finally {
@@ -75,27 +100,43 @@ export async function runExpiryScenario(
   }
 }
 
+/** When each phase begins, in seconds after the times were given. */
+function startsOf(phases: readonly Phase[]): number[] {
+  let next = restSeconds;
+  return phases.map(({ seconds }) => {
+    const start = next;
+    next += seconds + pauseSeconds;
+    return start;
+  });
+}
+
+function windowsOf(phases: readonly Phase[], starts: readonly number[]): ExpiryWindow[] {
+  return phases.flatMap(({ expiry, seconds }, index) =>
+    expiry ? [{ from: starts[index] ?? 0, seconds }] : [],
+  );
+}
+
+function phaseFigures(
+  name: string,
+  summaries: readonly Summary[],
+  seconds: number,
+): Record<string, string> {
+  return Object.fromEntries(
+    summaries.map(({ ok, okMs }, index) => [
+      `${name} (${index + 1})`,
+      `${(ok / seconds).toFixed(0)}/s, ${percentilesText(okMs)}`,
+    ]),
+  );
+}
+
+/** How the P99s of some phases compare with those of others, on average. */
+function ratio(these: readonly Summary[], others: readonly Summary[]): number {
+  const sum = (summaries: readonly Summary[]): number =>
+    summaries.reduce((total, { okMs }) => total + okMs.p99, 0);
+  return sum(these) / sum(others);
+}
+
 /** Of all processes together. */
 function cpuSecondsOf(usages: readonly Usage[]): string {
   return usages.reduce((sum, { cpuSeconds }) => sum + cpuSeconds, 0).toFixed(1);
-}
-
-/** Spreads the times of the orders over the next seconds, evenly. */
-async function giveTimes(stack: Stack, sale: Sale, seconds: number): Promise<void> {
-  const { databases, tables } = stack.orderShards;
-  for (let database = 0; database < databases; database += 1) {
-    const connection = await connect(stack, database, `order_${database}`);
-    try {
-      for (let table = 0; table < tables; table += 1) {
-        await connection.query(
-          `UPDATE orders_${String(table).padStart(2, '0')}
-           SET expire_time = UTC_TIMESTAMP(3) + INTERVAL FLOOR(RAND() * ?) MICROSECOND
-           WHERE user_id BETWEEN ? AND ?`,
-          [seconds * 1_000_000, sale.firstUserId, sale.lastUserId],
-        );
-      }
-    } finally {
-      await connection.end();
-    }
-  }
 }

@@ -6,7 +6,9 @@ import { freePort, isPortOpen, requireFreePort } from '../../deploy/local/port.t
 
 async function listenOn(t: TestContext, port: number): Promise<void> {
   const server = createServer();
-  await new Promise<void>((resolve) => server.listen(port, '127.0.0.1', resolve));
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject).listen(port, '127.0.0.1', resolve);
+  });
   t.after(() => server.close());
 }
 
@@ -36,9 +38,15 @@ test('free ports lie below those that outgoing connections get', async () => {
   for (let i = 0; i < 20; i += 1) assert.ok((await freePort(2)) < 32_000);
 });
 
+test('no port is given twice, for a server takes a while to listen on its own', async () => {
+  const pairs = await Promise.all(Array.from({ length: 400 }, () => freePort(2)));
+  const ports = pairs.flatMap((port) => [port, port + 1]);
+  assert.equal(new Set(ports).size, ports.length);
+});
+
 test('a port is open only while something listens', async (t) => {
   const port = await freePort();
   assert.equal(await isPortOpen(port), false);
   await listenOn(t, port);
-  assert.equal(await isPortOpen(port), true);
+  assert.equal(await isPortOpen(port, '127.0.0.1', 30_000), true);
 });

@@ -5,12 +5,17 @@ import { createServer } from 'node:http';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { freePort, isPortFree } from '../../deploy/local/port.ts';
 import { becomesTrue, stopByIdentity } from '../../deploy/local/process.ts';
 import { recordedProcesses } from '../../deploy/local/process-record.ts';
 
 const startScript = join(import.meta.dirname, '../../deploy/local/start.ts');
-const upBoundMs = 90_000;
+/** A start makes databases, and brings up ten programs; some 20 s on a machine that has nothing else to do. */
+const upBoundMs = 300_000;
+/** Two starts, and the end of both. */
+const slow = { timeout: 780_000 };
+const askedMax = 20;
 const servers = ['redis', 'mariadb', 'kafka'];
 const services = ['stock', 'order', 'edge', 'payment', 'events', 'simulator', 'mail'];
 
@@ -69,21 +74,23 @@ function start(...args: string[]) {
   };
 }
 
-/** The printed curl, as a request. */
-async function placePrintedOrder(output: string): Promise<Response> {
+/** The printed curl, as a request; asked again, as a person would, while nobody knows the answer. */
+async function placePrintedOrder(output: string): Promise<Response & { asked: number }> {
   const token = /Authorization: Bearer (\S+)'/.exec(output)?.[1];
   const key = /Idempotency-Key: (\S+)'/.exec(output)?.[1];
   const body = /-d '(.*)'/.exec(output)?.[1];
   assert.ok(token && key && body, output);
-  return await fetch(`${edgeUrl}/v1/orders`, {
-    method: 'POST',
-    headers: {
-      authorization: `Bearer ${token}`,
-      'idempotency-key': key,
-      'content-type': 'application/json',
-    },
-    body,
-  });
+  const headers = {
+    authorization: `Bearer ${token}`,
+    'idempotency-key': key,
+    'content-type': 'application/json',
+  };
+  for (let asked = 1; ; asked += 1) {
+    const response = await fetch(`${edgeUrl}/v1/orders`, { method: 'POST', headers, body });
+    if (response.status < 500 || asked === askedMax) return Object.assign(response, { asked });
+    await response.body?.cancel();
+    await sleep(500);
+  }
 }
 
 function runningNames(): string[] {
@@ -94,7 +101,7 @@ function runningNames(): string[] {
 
 let orderId: string;
 
-test('a first start ends with a curl that places an order', async () => {
+test('a first start ends with a curl that places an order', slow, async () => {
   const first = start();
   await first.untilUp();
   assert.match(first.output(), /demo sale +5 SKUs/);
@@ -115,29 +122,33 @@ test('a first start ends with a curl that places an order', async () => {
   assert.deepEqual(runningNames(), [...servers, ...services].sort(), 'they outlive a kill -9');
 });
 
-test('a start after kill -9 stops what was left, and knows the orders made before', async () => {
-  const again = start();
-  await again.untilUp();
-  assert.match(again.output(), /stopping edge \(pid \d+\), left over/);
-  assert.match(again.output(), /demo sale +there already/);
-  const response = await placePrintedOrder(again.output());
-  assert.equal(response.status, 201);
-  assert.equal(response.headers.get('idempotent-replayed'), 'true');
-  assert.equal(((await response.json()) as { orderId: string }).orderId, orderId);
+test(
+  'a start after kill -9 stops what was left, and knows the orders made before',
+  slow,
+  async () => {
+    const again = start();
+    await again.untilUp();
+    assert.match(again.output(), /stopping edge \(pid \d+\), left over/);
+    assert.match(again.output(), /demo sale +there already/);
+    const response = await placePrintedOrder(again.output());
+    assert.equal(response.status, 201);
+    assert.equal(response.headers.get('idempotent-replayed'), 'true');
+    assert.equal(((await response.json()) as { orderId: string }).orderId, orderId);
 
-  again.child.kill('SIGINT');
-  // npm passes the terminal's Ctrl-C on: the same one a second time.
-  again.child.kill('SIGINT');
-  assert.equal(await again.ended, 0);
-  const stopped = [...again.output().matchAll(/^ {2}(\w+) stopped/gm)].map((match) => match[1]);
-  assert.deepEqual(stopped, [
-    ...['edge', 'simulator', 'order', 'payment', 'stock', 'events', 'mail'],
-    ...['kafka', 'mariadb', 'redis'],
-  ]);
-  assert.deepEqual(runningNames(), []);
-});
+    again.child.kill('SIGINT');
+    // npm passes the terminal's Ctrl-C on: the same one a second time.
+    again.child.kill('SIGINT');
+    assert.equal(await again.ended, 0);
+    const stopped = [...again.output().matchAll(/^ {2}(\w+) stopped/gm)].map((match) => match[1]);
+    assert.deepEqual(stopped, [
+      ...['edge', 'simulator', 'order', 'payment', 'stock', 'events', 'mail'],
+      ...['kafka', 'mariadb', 'redis'],
+    ]);
+    assert.deepEqual(runningNames(), []);
+  },
+);
 
-test('a service that dies stops everything, with a sentence that names its log', async () => {
+test('a service that dies stops everything, with a sentence that names its log', slow, async () => {
   const run = start();
   await run.untilUp();
   const order = recordedProcesses(runDir).find(({ name }) => name === 'order');
@@ -148,13 +159,15 @@ test('a service that dies stops everything, with a sentence that names its log',
   assert.deepEqual(runningNames(), []);
 });
 
-test('a reset start knows nothing of the orders before', async () => {
+test('a reset start knows nothing of the orders before', slow, async () => {
   const run = start('--reset');
   await run.untilUp();
   assert.match(run.output(), /demo sale +5 SKUs/);
   const response = await placePrintedOrder(run.output());
   assert.equal(response.status, 201);
-  assert.equal(response.headers.get('idempotent-replayed'), null);
+  // Asked a second time it may be a repetition of the first.
+  if (response.asked === 1) assert.equal(response.headers.get('idempotent-replayed'), null);
+  assert.notEqual(((await response.json()) as { orderId: string }).orderId, orderId);
   run.child.kill('SIGTERM');
   assert.equal(await run.ended, 0);
 });
@@ -180,7 +193,7 @@ test('a server named by a variable that does not answer is a sentence with the v
   assert.match(run.output(), new RegExp(`Redis at ${url} \\(SLUICE_REDIS_URL\\) cannot be used`));
 });
 
-test('an interrupted start stops what it had begun', async () => {
+test('an interrupted start stops what it had begun', slow, async () => {
   const run = start();
   assert.ok(await becomesTrue(() => runningNames().length > 0, upBoundMs));
   run.child.kill('SIGINT');

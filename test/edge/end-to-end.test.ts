@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { eventually } from '../support/eventually.ts';
 import { type System, startSystem } from '../support/system.ts';
+import { patientFetch } from './patient-fetch.ts';
 import type { ProblemBody } from './support.ts';
 
 // The whole way on real processes: HTTP, edge, order, stock, Redis, MySQL.
@@ -31,7 +32,7 @@ function send(
   headers: Record<string, string> = {},
   body?: unknown,
 ): Promise<Response> {
-  return fetch(`${url}${path}`, {
+  return patientFetch(`${url}${path}`, {
     method,
     headers: { ...headers, ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
     ...(body === undefined ? {} : { body: JSON.stringify(body) }),
@@ -224,9 +225,14 @@ for (const [settings, field] of badSkus) {
 test('when the order service is away, an order is 503 with Retry-After, and works again later', async () => {
   await createSku('7008', {});
   const buyer = await token('1006');
-  const place = (): Promise<Response> => order(buyer, 'away', [{ skuId: '7008', quantity: 1 }]);
+  // Each asks once: here the refusal is looked at.
+  const place = (): Promise<Response> => {
+    const headers = { ...buyer, 'idempotency-key': 'away', 'content-type': 'application/json' };
+    const body = JSON.stringify({ lines: [{ skuId: '7008', quantity: 1 }] });
+    return fetch(`${url}/v1/orders`, { method: 'POST', headers, body });
+  };
   await system.orders[0]?.kill();
-  await eventually(async () => (await send('GET', '/readyz')).status === 503, 'the edge notices');
+  await eventually(async () => (await fetch(`${url}/readyz`)).status === 503, 'the edge notices');
   const away = await place();
   assert.ok(Number(away.headers.get('retry-after')) >= 1);
   await assertProblem(away, 503, 'DEPENDENCY_DOWN');

@@ -3,6 +3,7 @@ import { after, before, test } from 'node:test';
 import { eventually } from '../support/eventually.ts';
 import { type System, startSystem } from '../support/system.ts';
 import { EventReader, type StreamEvent } from './event-reader.ts';
+import { patientFetch } from './patient-fetch.ts';
 import type { ProblemBody } from './support.ts';
 
 // Paying and watching on real processes: HTTP, edge, order, payment, the simulated provider, stock, MySQL.
@@ -27,7 +28,7 @@ function send(
   headers: Record<string, string> = {},
   body?: unknown,
 ): Promise<Response> {
-  return fetch(`${url}${path}`, {
+  return patientFetch(`${url}${path}`, {
     method,
     headers: { ...headers, ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
     ...(body === undefined ? {} : { body: JSON.stringify(body) }),
@@ -90,8 +91,15 @@ function refund(paymentId: string, key: string, body: unknown): Promise<Response
   return send('POST', `/v1/admin/payments/${paymentId}/refunds`, headers, body);
 }
 
-function watch(buyer: Record<string, string>, orderId: string): Promise<EventReader> {
-  return EventReader.open(`${url}/v1/orders/${orderId}/events`, buyer);
+/** Opens the stream of an order; one that is refused because its first state is late is asked for again. */
+async function watch(buyer: Record<string, string>, orderId: string): Promise<EventReader> {
+  let reader: EventReader | undefined;
+  await eventually(async () => {
+    reader = await EventReader.open(`${url}/v1/orders/${orderId}/events`, buyer);
+    if (reader.response.status === 503) reader.leave();
+    return reader.response.status !== 503;
+  }, 'the stream is open');
+  return reader as EventReader;
 }
 
 /** What an event tells of the order. */

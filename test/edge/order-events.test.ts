@@ -238,7 +238,8 @@ test('an order service that is away is 503', async () => {
 });
 
 test('heartbeats are comments, and a stream ends by itself after its lifetime', async () => {
-  const orderStream = { heartbeatMs: 20, lifetimeMs: 200 };
+  // The lifetime holds a heartbeat also where the machine pauses.
+  const orderStream = { heartbeatMs: 50, lifetimeMs: 3_000 };
   const brief = await startEdge(edge.peersPort, {}, { orderStream });
   try {
     const reader = await open(newOrder(1n), 1n, { url: brief.url });
@@ -257,12 +258,17 @@ test('heartbeats are comments, and a stream ends by itself after its lifetime', 
 
 test('a server that stops ends its streams and is not kept from closing', async () => {
   const stopping = await startEdge(edge.peersPort, { SLUICE_EDGE_DRAIN_MS: '300' });
-  const orderId = newOrder(1n);
-  const readers = await Promise.all([1, 2, 3].map(() => open(orderId, 1n, { url: stopping.url })));
-  for (const reader of readers) assert.equal(stateOf(await reader.next())[0], 1);
-  const stopped = stopping.stop();
-  for (const reader of readers) assert.equal(await reader.next(), undefined);
-  await stopped;
-  await until(async () => peers.watching === 0);
-  await assert.rejects(fetch(`${stopping.url}/healthz`));
+  try {
+    const orderId = newOrder(1n);
+    const opening = [1, 2, 3].map(() => open(orderId, 1n, { url: stopping.url }));
+    const readers = await Promise.all(opening);
+    for (const reader of readers) assert.equal(stateOf(await reader.next())[0], 1);
+    const stopped = stopping.stop();
+    for (const reader of readers) assert.equal(await reader.next(), undefined);
+    await stopped;
+    await until(async () => peers.watching === 0);
+    await assert.rejects(fetch(`${stopping.url}/healthz`));
+  } finally {
+    await stopping.stop();
+  }
 });

@@ -128,19 +128,23 @@ test('orders that arrive while two batches are under way go together as the next
   peers.batches.length = 0;
   const { promise, resolve } = Promise.withResolvers<void>();
   peers.hold = promise;
-  const first = order(2_000n, 'a');
-  await until(async () => peers.batches.length === 1);
-  const second = order(2_000n, 'b');
-  await until(async () => peers.batches.length === 2);
-  const rest = Array.from({ length: 30 }, (_, index) => order(2_000n, `rest-${index}`));
-  // The edge has taken all of them in when it has answered a request that came after them.
-  await until(async () => {
-    const text = await (await fetch(`${edge.metricsUrl}/metrics`)).text();
-    return /edge_orders_waiting\{[^}]*\} 32/.test(text);
-  });
-  peers.hold = undefined;
-  resolve();
-  const answers = await Promise.all([first, second, ...rest]);
+  const orders: Promise<Response>[] = [];
+  try {
+    for (const count of [1, 2]) {
+      orders.push(order(2_000n, `early-${count}`));
+      await until(async () => peers.batches.length === count);
+    }
+    for (let count = 0; count < 30; count += 1) orders.push(order(2_000n, `rest-${count}`));
+    // The edge has taken all of them in when it has answered a request that came after them.
+    await until(async () => {
+      const text = await (await fetch(`${edge.metricsUrl}/metrics`)).text();
+      return /edge_orders_waiting\{[^}]*\} 32/.test(text);
+    });
+  } finally {
+    peers.hold = undefined;
+    resolve();
+  }
+  const answers = await Promise.all(orders);
   assert.ok(answers.every(({ status }) => status === 201));
   assert.deepEqual(peers.batches, [1, 1, 30]);
 });

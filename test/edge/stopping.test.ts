@@ -6,7 +6,8 @@ import { bearer, Peers, startEdge, startPeers, until } from './support.ts';
 test('a stopping edge turns unready, finishes the order under way and then refuses connections', async () => {
   const peers = new Peers();
   const server = await startPeers(peers);
-  const edge = await startEdge(server.port, { SLUICE_EDGE_DRAIN_MS: '1000' });
+  // Long enough to look at it meanwhile, also where the machine pauses.
+  const edge = await startEdge(server.port, { SLUICE_EDGE_DRAIN_MS: '4000' });
   try {
     await until(async () => (await fetch(`${edge.url}/readyz`)).status === 200);
     const { promise, resolve } = Promise.withResolvers<void>();
@@ -87,6 +88,7 @@ test('metrics count requests by route, never by id', async () => {
   const server = await startPeers(peers);
   const edge = await startEdge(server.port);
   try {
+    await until(async () => (await fetch(`${edge.url}/readyz`)).status === 200);
     await fetch(`${edge.url}/v1/orders/123456789`, { headers: bearer(1n) });
     const counted =
       /http_request_duration_seconds_count\{(?=[^}]*route="\/v1\/orders\/:id")(?=[^}]*status="404")[^}]*\} 1/;

@@ -4,9 +4,13 @@ import { readConfig } from '../../services/edge/config.ts';
 import { createLog } from '../../services/runtime/log.ts';
 import { createTokens } from '../../services/runtime/tokens.ts';
 import { eventually } from '../support/eventually.ts';
+import { outlastPauses } from '../support/outlast-pauses.ts';
 import { Peers, servePeers } from './peers.ts';
 
 export { Peers } from './peers.ts';
+
+// The edge and its peers share the process of a test.
+outlastPauses();
 
 export const tokenSecret = 'a secret for the tests of the edge, long enough';
 export const tokens = createTokens({ secret: tokenSecret });
@@ -92,9 +96,9 @@ export function useEdge(variables: Readonly<Record<string, string>> = {}): EdgeU
   };
 }
 
-/** Asks until the answer is wanted, at most for ten seconds. */
+/** Asks until the answer is wanted, at most for half a minute. */
 export function until(wanted: () => Promise<boolean>): Promise<void> {
-  return eventually(wanted, 'what the test waits for', { withinMs: 10_000 });
+  return eventually(wanted, 'what the test waits for');
 }
 
 /** An error answer, as far as tests look at it. */

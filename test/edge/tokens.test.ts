@@ -7,7 +7,7 @@ const edge = useEdge();
 
 type Claims = Record<string, unknown>;
 const nowSeconds = Math.floor(Date.now() / 1_000);
-const claims = { sub: '1', iss: 'sluice', aud: 'sluice', iat: nowSeconds, exp: nowSeconds + 60 };
+const claims = { sub: '1', iss: 'sluice', aud: 'sluice', iat: nowSeconds, exp: nowSeconds + 3_600 };
 
 /** Made by hand, because the library under test would not make most of these. */
 function jwt(payload: Claims, { alg = 'HS256', secret = tokenSecret } = {}): string {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { after, afterEach, before, test } from 'node:test';
 import type { OrderEvent } from '../../gen/sluice/event/v1/order_event.ts';
 import { FailpointError, failpoints } from '../../services/runtime/failpoints.ts';
 import { eventually } from '../support/eventually.ts';
@@ -29,6 +29,10 @@ after(async () => {
   await bench.close();
 });
 
+afterEach(() => failpoints.clear());
+
+const slow = { timeout: 300_000 };
+
 async function publish(events: readonly OrderEvent[]): Promise<void> {
   published.push(...events);
   await bench.publish(events.map(messageOf));
@@ -44,6 +48,8 @@ async function expectEffects(): Promise<void> {
       (await mailedOrders(bench.pool)).length === paidOrders(published).length &&
       linesBehind(await facts(bench.warehouse)).length === 0,
     'all effects are there',
+    // A group that loses or gets a member stands still meanwhile.
+    { withinMs: 120_000 },
   );
   assert.deepEqual(await statistics(bench.pool), recount(published));
   assert.deepEqual(await mailedOrders(bench.pool), paidOrders(published));
@@ -90,26 +96,31 @@ test('events published a hundred times, shuffled, have the effects of one', asyn
   assert.equal(bench.mailbox.mails.length, paidOrders(published).length);
 });
 
-test('copies that come and go in the middle lose nothing and count nothing twice', async () => {
-  const next = random(seed + 1);
-  const lives = shuffled(livesOf(3_000n, 600), next);
-  const publishing = (async () => {
-    for (let from = 0; from < lives.length; from += 40) await publish(lives.slice(from, from + 40));
-  })();
-  const second = await bench.start();
-  const third = await bench.start();
-  await second.lifecycle.stop();
-  await publishing;
-  await third.lifecycle.stop();
-  await expectEffects();
-});
+test(
+  'copies that come and go in the middle lose nothing and count nothing twice',
+  slow,
+  async () => {
+    const next = random(seed + 1);
+    const lives = shuffled(livesOf(3_000n, 600), next);
+    const publishing = (async () => {
+      for (let from = 0; from < lives.length; from += 40)
+        await publish(lives.slice(from, from + 40));
+    })();
+    const second = await bench.start();
+    const third = await bench.start();
+    await second.lifecycle.stop();
+    await publishing;
+    await third.lifecycle.stop();
+    await expectEffects();
+  },
+);
 
 for (const place of [
   'consumer.before_handle',
   'consumer.after_handle',
   'statistics.before_commit',
 ]) {
-  test(`a consumer that fails at ${place} carries on with the same events`, async () => {
+  test(`a consumer that fails at ${place} carries on with the same events`, slow, async () => {
     const groups = new Map<string, number>();
     failpoints.set(place, ({ group }) => {
       const hits = (groups.get(String(group)) ?? 0) + 1;
@@ -119,16 +130,18 @@ for (const place of [
     const first = 10_000n + BigInt(place.length) * 1_000n;
     await publish(livesOf(first, 40));
     await expectEffects();
-    const failed = [...groups.values()].filter((hits) => hits > 2);
-    assert.equal(failed.length, place.startsWith('consumer') ? 3 : 1);
-    failpoints.clear();
+    // The effects may be there before the failure behind them.
+    const groupsMax = place.startsWith('consumer') ? 3 : 1;
+    const failed = () => [...groups.values()].filter((hits) => hits > 2).length === groupsMax;
+    await eventually(failed, 'each group has failed and gone on');
+    assert.equal(groups.size, groupsMax);
   });
 }
 
 test('the process says how far its groups are behind, and that it is ready', async () => {
   const events = await bench.start();
   const url = `http://127.0.0.1:${events.metricsPort}`;
-  assert.equal((await fetch(`${url}/readyz`)).status, 200);
+  await eventually(async () => (await fetch(`${url}/readyz`)).ok, 'it is ready');
   await publish(livesOf(60_000n, 5));
   await expectEffects();
   const lags = async (): Promise<string[]> =>

@@ -44,9 +44,25 @@ async function publish(lives: readonly OrderEvent[]): Promise<void> {
   published.push(...lives);
   const brokers = [kafka.brokers];
   const publisher = createEventPublisher({ clientId: 'test', brokers, log: silent });
-  await publisher.publish(bench.topic, lives.map(messageOf), Deadline.after(30_000));
-  await publisher.close();
+  await untilPublished(() =>
+    publisher.publish(bench.topic, lives.map(messageOf), Deadline.after(30_000)),
+  ).finally(() => publisher.close());
 }
+
+/** A broker that has just come back may lead nothing yet; what is published twice counts once. */
+async function untilPublished(publishing: () => Promise<void>): Promise<void> {
+  await eventually(
+    () =>
+      publishing().then(
+        () => true,
+        () => false,
+      ),
+    'Kafka takes the events',
+    { everyMs: 500, withinMs: 90_000 },
+  );
+}
+
+const slow = { timeout: 600_000 };
 
 const ready = async (): Promise<boolean> =>
   (await fetch(`http://127.0.0.1:${events.metricsPort}/readyz`)).ok;
@@ -56,15 +72,15 @@ async function expectStatistics(): Promise<void> {
   await eventually(
     async () => text(await statistics(bench.pool)) === text(recount(published)),
     'the statistics contain all events',
-    { withinMs: 60_000 },
+    { withinMs: 120_000 },
   );
   assert.deepEqual(await statistics(bench.pool), recount(published));
 }
 
-test('after Kafka was away the consumers carry on by themselves', async () => {
+test('after Kafka was away the consumers carry on by themselves', slow, async () => {
   await publish(livesOf(100n, 20));
   await expectStatistics();
-  assert.equal(await ready(), true);
+  await eventually(ready, 'the process is ready');
   await kafka.kill();
   await eventually(async () => !(await ready()), 'the process says that Kafka is away', {
     withinMs: 60_000,
@@ -75,36 +91,41 @@ test('after Kafka was away the consumers carry on by themselves', async () => {
   await eventually(ready, 'the process is ready again', { withinMs: 60_000 });
 });
 
-test('what was given up while Kafka hung is not published behind its back', async () => {
+test('what was given up while Kafka hung is not published behind its back', slow, async () => {
   const brokers = [kafka.brokers];
   const publisher = createEventPublisher({ clientId: 'test', brokers, log: silent });
   const [event] = livesOf(250n, 1) as [OrderEvent];
   const key = String(event.orderId);
-  const publishIn = (ms: number): Promise<void> =>
-    publisher.publish(bench.topic, [messageOf(event)], Deadline.after(ms));
+  const publishIn = async (ms: number, attempt: string): Promise<void> => {
+    const message = { ...messageOf(event), headers: { attempt } };
+    await publisher.publish(bench.topic, [message], Deadline.after(ms));
+  };
   published.push(event);
-  await publishIn(30_000);
+  await untilPublished(() => publishIn(30_000, 'before'));
   process.kill(kafka.pid, 'SIGSTOP');
-  for (let attempt = 0; attempt < 10; attempt += 1) {
-    await assert.rejects(publishIn(100), /did not acknowledge in time/);
+  try {
+    for (let attempt = 1; attempt <= 10; attempt += 1) {
+      await assert.rejects(publishIn(100, String(attempt)), /did not acknowledge in time/);
+    }
+  } finally {
+    process.kill(kafka.pid, 'SIGCONT');
   }
-  process.kill(kafka.pid, 'SIGCONT');
-  await publishIn(30_000);
-  await publisher.close();
-  let copies = 0;
+  await untilPublished(() => publishIn(30_000, 'after')).finally(() => publisher.close());
+  const attempts = new Set<string>();
   await readTopic({
     ...{ brokers, topic: bench.topic, log: silent },
     visit(message) {
-      if (message.key?.toString() === key) copies += 1;
+      if (message.key?.toString() === key) attempts.add(String(message.headers?.attempt));
       return true;
     },
   });
-  // The first, the last, and the one that was on its way when Kafka stopped.
-  assert(copies >= 2 && copies <= 3, `${copies} copies`);
+  // The first one may have been on its way when Kafka stopped.
+  attempts.delete('1');
+  assert.deepEqual([...attempts], ['before', 'after']);
   await expectStatistics();
 });
 
-test('a process that starts while Kafka is away joins when it comes', async () => {
+test('a process that starts while Kafka is away joins when it comes', slow, async () => {
   await events.lifecycle.stop();
   await kafka.kill();
   const starting = bench.start();

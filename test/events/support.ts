@@ -8,6 +8,7 @@ import {
   type MailCatcher,
   startMailCatcher,
 } from '../../deploy/local/mail-catcher.ts';
+import { freePort } from '../../deploy/local/port.ts';
 import { OrderEvent } from '../../gen/sluice/event/v1/order_event.ts';
 import { CloseReason, OrderStatus } from '../../gen/sluice/order/v1/order.ts';
 import {
@@ -57,7 +58,7 @@ export interface Mailbox {
   readonly catcher: MailCatcher;
   /** What the server says to the next mails; undefined takes them. */
   refuse: ((mail: { text: string }) => { code: number; message: string } | undefined) | undefined;
-  /** Goes down, and comes back on the same port. */
+  /** Goes down, and comes back on the same port if it is down. */
   down(): Promise<void>;
   up(): Promise<void>;
   close(): Promise<void>;
@@ -75,14 +76,15 @@ export async function openMailbox(): Promise<Mailbox> {
   let catcher: MailCatcher | undefined;
   const mailbox: Mailbox = {
     mails,
-    catcher: await start(0),
+    // Not one that the system chooses: while the server is down, an outgoing connection could get it.
+    catcher: await start(await freePort()),
     refuse: undefined,
     async down() {
       await catcher?.stop();
       catcher = undefined;
     },
     async up() {
-      catcher = await start(mailbox.catcher.port);
+      catcher ??= await start(mailbox.catcher.port);
     },
     async close() {
       await catcher?.stop();
@@ -141,10 +143,13 @@ export async function startEventsBench(name: string, brokers = kafkaBrokers): Pr
     async start(overrides = {}, more = {}) {
       const events = await compose(readConfig({ ...variables, ...more }), overrides);
       running.push(events);
-      await eventually(() => events.joined(), 'the consumers join their groups');
+      // Those of a process that died keep their places for seconds, and Kafka itself may still be starting.
+      await eventually(() => events.joined(), 'the consumers join their groups', {
+        withinMs: 120_000,
+      });
       return events;
     },
-    publish: (messages) => publisher.publish(topic, messages, Deadline.after(20_000)),
+    publish: (messages) => publisher.publish(topic, messages, Deadline.after(40_000)),
     async close() {
       await Promise.all(running.map(({ lifecycle }) => lifecycle.stop()));
       await publisher.close();

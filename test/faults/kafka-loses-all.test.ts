@@ -8,6 +8,7 @@ import { paySession } from '../support/life-workload.ts';
 import { kafkaBrokers } from '../support/servers.ts';
 import type { ServiceProcess } from '../support/service-process.ts';
 import { type System, startSystem } from '../support/system.ts';
+import { answered } from '../support/workload.ts';
 
 // No promise rests on Kafka: what it loses, the ledger learns from the orders themselves.
 
@@ -16,6 +17,8 @@ const supplied = 100n;
 const userId = 4_711n;
 const paid = 2;
 const refunded = 4;
+/** What normally takes a few seconds. */
+const bounds = { withinMs: 90_000 };
 let system: System;
 
 before(async () => {
@@ -35,23 +38,25 @@ after(() => system?.close());
 
 async function buy(requestId: string): Promise<bigint> {
   const lines = [{ skuId, quantity: 2 }];
-  const { order } = await system.order().createOrder({ userId, requestId, lines });
+  const request = { userId, requestId, lines };
+  const { order } = await answered(() => system.order().createOrder(request));
   return order?.orderId as bigint;
 }
 
 async function payFor(orderId: bigint): Promise<bigint> {
   const request = { orderId, userId, requestId: `pay-${orderId}` };
-  const { payment } = await system.payment().createPayment(request);
+  const { payment } = await answered(() => system.payment().createPayment(request));
   await paySession(system, payment?.providerReference as string);
   await untilStatus(orderId, paid);
   return payment?.paymentId as bigint;
 }
 
 async function untilStatus(orderId: bigint, status: number): Promise<void> {
-  await eventually(async () => {
-    const { order } = await system.order().getOrder({ orderId, userId });
+  const reached = async (): Promise<boolean> => {
+    const { order } = await answered(() => system.order().getOrder({ orderId, userId }));
     return order?.status === status;
-  }, `order ${orderId} comes to status ${status}`);
+  };
+  await eventually(reached, `order ${orderId} comes to status ${status}`, bounds);
 }
 
 async function untilSwept(orderId: bigint): Promise<void> {
@@ -90,6 +95,7 @@ async function loseEventsOfStock(): Promise<void> {
     await eventually(
       async () => (await admin.describeGroups([groupId])).groups[0]?.state === 'Empty',
       'the group has no member',
+      bounds,
     );
     const ends = (await admin.fetchTopicOffsets(topic)).map(({ partition, high }) => {
       return { partition, offset: high };
@@ -112,7 +118,9 @@ async function mended({ metricsPort }: ServiceProcess, move: string): Promise<nu
   return Number(line?.split(' ').at(-1) ?? 0);
 }
 
-test('orders whose every event Kafka lost come to rest: given back, sold, or still held', async () => {
+test('orders whose every event Kafka lost come to rest: given back, sold, or still held', {
+  timeout: 600_000,
+}, async () => {
   const [pending, cancelled, bought, regretted] = [
     await buy('pending'),
     await buy('cancelled'),
@@ -122,22 +130,20 @@ test('orders whose every event Kafka lost come to rest: given back, sold, or sti
   await untilSwept(regretted);
   const stock = system.stocks[0] as ServiceProcess;
   await stock.process.stop();
-  await system.order().cancelOrder({ orderId: cancelled, userId });
+  await answered(() => system.order().cancelOrder({ orderId: cancelled, userId }));
   await payFor(bought);
   const paymentId = await payFor(regretted);
   const refund = { paymentId, amount: undefined, requestId: 'all', reason: '', restock: false };
-  await system.payment().refundPayment(refund);
+  await answered(() => system.payment().refundPayment(refund));
   await untilStatus(regretted, refunded);
   await untilPublished();
   await loseEventsOfStock();
   for (const orderId of [cancelled, bought, regretted]) assert.equal(await holdState(orderId), 1);
 
   await stock.restart();
-  await eventually(async () => (await holdState(cancelled)) === 3, 'it gives back', {
-    withinMs: 60_000,
-  });
-  await eventually(async () => (await holdState(bought)) === 2, 'it is sold');
-  await eventually(async () => (await holdState(regretted)) === 2, 'it stays sold');
+  await eventually(async () => (await holdState(cancelled)) === 3, 'it gives back', bounds);
+  await eventually(async () => (await holdState(bought)) === 2, 'it is sold', bounds);
+  await eventually(async () => (await holdState(regretted)) === 2, 'it stays sold', bounds);
   assert.equal(await holdState(pending), 1);
   await expectAllAtRest(system);
   assert.deepEqual([await mended(stock, 'release'), await mended(stock, 'sell')], [1, 2]);

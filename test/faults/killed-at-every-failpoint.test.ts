@@ -49,24 +49,26 @@ before(async () => {
 
 after(async () => await system?.close());
 
+/** More than the bounds of one test together. */
+const slow = { timeout: 420_000 };
 const workload = { skuIds, users: 100_000 };
 
 for (const place of orderPlaces) {
-  test(`an order process killed at ${place} under load breaks no promise`, async () => {
+  test(`an order process killed at ${place} under load breaks no promise`, slow, async () => {
     const [victim] = system.orders as [ServiceProcess];
     await killUnderLoad({ system, victim, place, workload });
   });
 }
 
 for (const place of stockPlaces) {
-  test(`a stock process killed at ${place} under load breaks no promise`, async () => {
+  test(`a stock process killed at ${place} under load breaks no promise`, slow, async () => {
     const [victim] = system.stocks as [ServiceProcess];
     await killUnderLoad({ system, victim, place, workload });
   });
 }
 
 for (const place of sweepPlaces) {
-  test(`a stock process killed at ${place} under load breaks no promise`, async () => {
+  test(`a stock process killed at ${place} under load breaks no promise`, slow, async () => {
     const [victim, other] = system.stocks as [ServiceProcess, ServiceProcess];
     await other.process.stop();
     await killUnderLoad({ system, victim, place, workload, afterKill: () => other.restart() });

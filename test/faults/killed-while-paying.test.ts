@@ -50,6 +50,8 @@ const stockPlaces = [
 
 const skuIds = [1n, 2n, 3n];
 const history: Click[] = [];
+/** More than the bounds of one round together. */
+const slow = { timeout: 780_000 };
 let system: System;
 
 before(async () => {
@@ -76,11 +78,11 @@ before(async () => {
     refundsPendingMs: 1_500,
   });
 });
-after(() => system.close());
+after(() => system?.close());
 
 for (const victimsOf of rounds()) {
   const names = victimsOf.map(([place]) => place).join(', ');
-  test(`killed at ${names}, orders are paid again`, async () => {
+  test(`killed at ${names}, orders are paid again`, slow, async () => {
     const victims = victimsOf.map(
       ([place, processOf]): Victim => ({
         place,
@@ -91,7 +93,7 @@ for (const victimsOf of rounds()) {
   });
 }
 
-test('after all of this every promise holds, and the audit is clean', async () => {
+test('after all of this every promise holds, and the audit is clean', slow, async () => {
   await setKnobs(system, {});
   assert(history.length > 500, `${history.length} orders were tried`);
   await expectAllAtRest(system, history);

@@ -22,7 +22,8 @@ export interface GateUnderTest {
   close(): Promise<void>;
 }
 
-const timeoutMs = 2_000;
+/** A bound that a pause of the machine does not reach: after it nothing is let in. */
+const timeoutMs = 20_000;
 
 export async function startGate(): Promise<GateUnderTest> {
   const dir = mkdtempSync(join(tmpdir(), 'sluice-lua-'));
@@ -108,7 +109,7 @@ export async function reserve(
   { gate }: Pick<GateUnderTest, 'gate'>,
   skuId: bigint,
   orders: readonly StockReservation[],
-  { line = 0, leftMs = 1_000 } = {},
+  { line = 0, leftMs = timeoutMs } = {},
 ): Promise<string[]> {
   const entries = orders.map((reservation) => {
     const at = reservation.lines.findIndex((each) => each.skuId === skuId);

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import { OrderResolution } from '../../gen/sluice/order/v1/order_service.ts';
 import { Deadline } from '../../services/runtime/deadline.ts';
 import { createEventPublisher } from '../../services/runtime/event-publisher.ts';
 import { orderEventsTopic } from '../../services/runtime/kafka.ts';
@@ -8,13 +9,17 @@ import { eventually } from '../support/eventually.ts';
 import { paySession, startLifeWorkload } from '../support/life-workload.ts';
 import { kafkaBrokers } from '../support/servers.ts';
 import { type System, startSystem } from '../support/system.ts';
-import { runSeed } from '../support/workload.ts';
+import { answered, runSeed } from '../support/workload.ts';
 import { sluice } from './run-sluice.ts';
 
 // The command line beside running services: nothing is stopped for it, and nothing under way disturbs it.
 
 const skuIds = [1n, 2n, 3n];
 const userId = 77n;
+/** What normally takes a few seconds, or as long as a group needs to miss a member that was killed. */
+const bounds = { withinMs: 180_000, everyMs: 1_000 };
+/** More than the bounds of one test together. */
+const slow = { timeout: 780_000 };
 let system: System;
 
 before(async () => {
@@ -33,7 +38,7 @@ const auditJson = async (...args: string[]) => {
   return { code, result: JSON.parse(stdout || `{"stderr":${JSON.stringify(stderr)}}`) };
 };
 
-test('under load the audit is clean, and so it is at rest', async (t) => {
+test('under load the audit is clean, and so it is at rest', slow, async (t) => {
   const seed = runSeed();
   t.diagnostic(`SLUICE_TEST_SEED=${seed}`);
   const options = { system, seed, label: 'audit', skuIds, users: 200, concurrency: 6, restMs: 30 };
@@ -46,10 +51,14 @@ test('under load the audit is clean, and so it is at rest', async (t) => {
   } finally {
     await workload.stop();
   }
-  const { code, result } = await auditJson();
-  assert.deepEqual([code, result.breaches], [0, 0], JSON.stringify(result, null, 1));
-  const gates = result.promises.find(({ promise }: { promise: string }) => promise === 'I5');
-  assert.deepEqual(gates.counted, { 'gates at rest': 3 });
+  // Orders that nobody pays give their stock back for a minute yet; a gate that moves is not at rest.
+  const isAtRest = async (): Promise<boolean> => {
+    const { code, result } = await auditJson();
+    assert.deepEqual([code, result.breaches], [0, 0], JSON.stringify(result, null, 1));
+    const gates = result.promises.find(({ promise }: { promise: string }) => promise === 'I5');
+    return gates.counted['gates at rest'] === 3;
+  };
+  await eventually(isAtRest, 'every gate is at rest', bounds);
 });
 
 async function buy(requestId: string): Promise<bigint> {
@@ -57,35 +66,40 @@ async function buy(requestId: string): Promise<bigint> {
     { skuId: 1n, quantity: 2 },
     { skuId: 2n, quantity: 1 },
   ];
-  const { order } = await system.order().createOrder({ userId, requestId, lines });
+  const request = { userId, requestId, lines };
+  const { order } = await answered(() => system.order().createOrder(request));
   return order?.orderId as bigint;
 }
 
 async function payFor(orderId: bigint): Promise<bigint> {
   const request = { orderId, userId, requestId: `pay-${orderId}` };
-  const { payment } = await system.payment().createPayment(request);
+  const { payment } = await answered(() => system.payment().createPayment(request));
   await paySession(system, payment?.providerReference as string);
   await untilStatus(orderId, 2);
   return payment?.paymentId as bigint;
 }
 
 async function untilStatus(orderId: bigint, status: number): Promise<void> {
-  await eventually(async () => {
-    const { order } = await system.order().getOrder({ orderId, userId });
+  const isReached = async (): Promise<boolean> => {
+    const { order } = await answered(() => system.order().getOrder({ orderId, userId }));
     return order?.status === status;
-  }, `order ${orderId} gets the status ${status}`);
+  };
+  await eventually(isReached, `order ${orderId} gets the status ${status}`, bounds);
 }
 
 /** Explains until the stores behind the events have caught up, which `complete` decides. */
-async function explained(orderId: bigint, complete: (lines: string[]) => boolean = () => true) {
+async function explained(
+  orderId: bigint,
+  complete: (lines: string[], answers: string[]) => boolean = () => true,
+) {
   let explanation: Awaited<ReturnType<typeof explainOnce>> | undefined;
   await eventually(
     async () => {
       explanation = await explainOnce(orderId);
-      return complete(explanation.lines);
+      return complete(explanation.lines, explanation.answers);
     },
     `the explanation of ${orderId} is complete`,
-    { withinMs: 60_000, everyMs: 500 },
+    bounds,
   ).catch((cause) => {
     throw new Error(JSON.stringify(explanation, null, 1), { cause });
   });
@@ -101,7 +115,8 @@ async function explainOnce(orderId: bigint) {
   );
   const times = whole.life.map(({ time }: { time?: string }) => time).filter(Boolean);
   assert.deepEqual(times, [...times].sort(), 'in time order');
-  return { whole, lines };
+  const answers: string[] = whole.services.map(({ answer }: { answer: string }) => answer);
+  return { whole, lines, answers };
 }
 
 const has =
@@ -128,19 +143,21 @@ async function oldOrder(): Promise<string> {
       return orderId !== undefined;
     },
     'an order was cancelled a while ago',
-    { withinMs: 90_000, everyMs: 1_000 },
+    bounds,
   );
   return orderId as string;
 }
 
-test('groups that are behind are told and break no promise; what they have not consumed is not judged', async () => {
+test('groups that are behind are told and break no promise; what they have not consumed is not judged', {
+  timeout: 1_200_000,
+}, async () => {
   let seen: Awaited<ReturnType<typeof auditEvents>> | undefined;
   const untilAudit = async (what: string, holds: (kinds: string[]) => boolean): Promise<void> => {
     const look = async (): Promise<boolean> => {
       seen = await auditEvents();
       return holds(seen.kinds);
     };
-    await eventually(look, what, { withinMs: 60_000, everyMs: 1_000 }).catch((cause) => {
+    await eventually(look, what, bounds).catch((cause) => {
       throw new Error(JSON.stringify(seen?.result, null, 1), { cause });
     });
   };
@@ -149,6 +166,8 @@ test('groups that are behind are told and break no promise; what they have not c
   await system.events?.kill();
   await buy('behind');
   await untilAudit('the audit tells that all three groups are behind', (kinds) => {
+    // An event that Kafka did not take for a second, with a grace of one, is late and says nothing of the groups.
+    if (kinds.includes('outbox-late')) return false;
     assert.equal(seen?.breaches, 0, JSON.stringify(seen?.result, null, 1));
     return kinds.includes('group-behind') && seen?.result.promises[0].findings === 3;
   });
@@ -162,56 +181,63 @@ test('groups that are behind are told and break no promise; what they have not c
       `UPDATE order_line_facts SET order_id = -order_id WHERE order_id = ${orderId}`,
     );
   await negate(old);
-  await untilAudit('the audit names the damage', (kinds) => kinds.includes('warehouse-behind'));
-  assert.deepEqual([seen?.code, seen?.breaches], [1, 1], JSON.stringify(seen?.result, null, 1));
-  await negate(`-${old}`);
-  await system.events?.restart();
+  try {
+    const isNamed = (kinds: string[]): boolean =>
+      kinds.includes('warehouse-behind') && !kinds.includes('outbox-late');
+    await untilAudit('the audit names the damage', isNamed);
+    assert.deepEqual([seen?.code, seen?.breaches], [1, 1], JSON.stringify(seen?.result, null, 1));
+  } finally {
+    await negate(`-${old}`);
+    await system.events?.restart();
+  }
   await untilAudit('the groups catch up', (kinds) => kinds.length === 0);
   assert.equal(seen?.code, 0);
 });
 
-test('a paid and refunded order is explained from every store', async () => {
+test('a paid and refunded order is explained from every store', slow, async () => {
   const orderId = await buy('explain-refunded');
   const paymentId = await payFor(orderId);
   const request = { paymentId, amount: undefined, requestId: 'all', reason: '', restock: true };
-  await system.payment().refundPayment(request);
+  await answered(() => system.payment().refundPayment(request));
   await untilStatus(orderId, 4);
+  const isTold = has(
+    /^order: created for user 77, request "explain-refunded", total 5997 EUR/,
+    /^order: PENDING → PAID, version 2/,
+    /^order: REFUNDING → REFUNDED, version 4/,
+    /^stock: held: 2 of SKU 1 at 1999 EUR/,
+    /^stock: the hold of SKU 2 is RESTOCKED/,
+    /^payment: payment \d+ of 5997 EUR.* with simulator/,
+    /^payment: payment \d+ is SUCCEEDED, RECORDED, captured 5997 EUR/,
+    /^payment: webhook .*: /,
+    /^payment: refund \d+ of 5997 EUR .* asked for as "op:all", units back on sale/,
+    /^payment: refund \d+ is SUCCEEDED/,
+    /^kafka: event PENDING, version 1 \(partition \d+, offset \d+\)/,
+    /^kafka: event REFUNDED, version 4, restock/,
+    /^statistics: counted as REFUNDED, version 4/,
+    /^warehouse: the fact of SKU 1 says REFUNDED, version 4/,
+    /^mail: confirmation sent/,
+  );
+  const isAnswered = has(
+    /GetOrder answers REFUNDED, version 4/,
+    /ListPayments answers \d+ SUCCEEDED RECORDED/,
+    /the gate of SKU 1 is open/,
+  );
   const { whole, lines } = await explained(
     orderId,
-    has(
-      /^order: created for user 77, request "explain-refunded", total 5997 EUR/,
-      /^order: PENDING → PAID, version 2/,
-      /^order: REFUNDING → REFUNDED, version 4/,
-      /^stock: held: 2 of SKU 1 at 1999 EUR/,
-      /^stock: the hold of SKU 2 is RESTOCKED/,
-      /^payment: payment \d+ of 5997 EUR.* with simulator/,
-      /^payment: payment \d+ is SUCCEEDED, RECORDED, captured 5997 EUR/,
-      /^payment: webhook .*: /,
-      /^payment: refund \d+ of 5997 EUR .* asked for as "op:all", units back on sale/,
-      /^payment: refund \d+ is SUCCEEDED/,
-      /^kafka: event PENDING, version 1 \(partition \d+, offset \d+\)/,
-      /^kafka: event REFUNDED, version 4, restock/,
-      /^statistics: counted as REFUNDED, version 4/,
-      /^warehouse: the fact of SKU 1 says REFUNDED, version 4/,
-      /^mail: confirmation sent/,
-    ),
+    (told, answers) => isTold(told) && isAnswered(answers),
   );
   assert.equal(whole.exists, 'order');
   assert.match(lines[0] as string, /^stock: held/, 'stock is held before the order is written');
-  const answers = whole.services.map(({ answer }: { answer: string }) => answer).join('\n');
-  assert.match(answers, /GetOrder answers REFUNDED, version 4/);
-  assert.match(answers, /ListPayments answers \d+ SUCCEEDED RECORDED/);
-  assert.match(answers, /the gate of SKU 1 is open/);
   const text = await sluice(['explain', String(orderId), '--no-kafka'], system.env);
   assert.match(text.stdout, new RegExp(`^Order ${orderId} is REFUNDED, version 4, of user 77\\.`));
   assert(!text.stdout.includes('kafka'));
 });
 
-test('a pending order and a cancelled one are explained', async () => {
+test('a pending order and a cancelled one are explained', slow, async () => {
   const pending = await explained(await buy('explain-pending'));
   assert(has(/^order: expires unless it is paid/)(pending.lines), pending.lines.join('\n'));
   const orderId = await buy('explain-cancelled');
-  await system.order().cancelOrder({ orderId, userId });
+  await answered(() => system.order().cancelOrder({ orderId, userId }));
   const done = has(
     /^order: PENDING → CANCELLED \(USER\), version 2/,
     /^stock: the hold of SKU 1 is RELEASED/,
@@ -227,20 +253,29 @@ test('a fence and an id that never was get a clear answer', async () => {
   assert.equal(nothing.whole.exists, 'nothing');
   assert.match(nothing.whole.summary, /does not exist: no store has an order/);
   assert.equal(nothing.whole.id.worker, 63);
-  await system.order().resolveOrders({ orderIds: [never] });
+  // What a lock leaves undecided is asked again.
+  const isDead = async (): Promise<boolean> => {
+    const request = { orderIds: [never] };
+    const { resolutions } = await answered(() => system.order().resolveOrders(request));
+    return resolutions[0] === OrderResolution.ORDER_RESOLUTION_DEAD;
+  };
+  await eventually(isDead, 'the id is fenced');
   const fence = await explained(never);
   assert.equal(fence.whole.exists, 'fence');
   assert.match(fence.whole.summary, /does not exist and never will/);
 });
 
-test('dead letters are listed with their reason and replayed once', async () => {
+test('dead letters are listed with their reason and replayed once', slow, async () => {
   const log = createLog('test', 'silent');
   const brokers = kafkaBrokers.split(',');
   const publisher = createEventPublisher({ clientId: 'test', brokers, log });
   const topic = orderEventsTopic(`${system.prefix}.`);
   const poison = { key: '123', value: Buffer.from('not an event') };
-  await publisher.publish(topic, [poison], Deadline.after(10_000));
-  await publisher.close();
+  try {
+    await publisher.publish(topic, [poison], Deadline.after(30_000));
+  } finally {
+    await publisher.close();
+  }
   type Letter = Record<'group' | 'reason' | 'offset', string> & {
     partition: number;
     replayed: boolean;
@@ -251,29 +286,34 @@ test('dead letters are listed with their reason and replayed once', async () => 
     return JSON.parse(stdout);
   };
   const placeOf = ({ partition, offset }: Letter): string => `${partition}@${offset}`;
-  const wait = { withinMs: 60_000, everyMs: 500 };
-  await eventually(async () => (await list('list')).length === 4, 'four groups bury it', wait);
+  const groupsOf = (letters: readonly Letter[]): number =>
+    new Set(letters.map(({ group }) => group)).size;
+  await eventually(async () => groupsOf(await list('list')) === 4, 'four groups bury it', bounds);
+  // A group that lost its partitions in between may have buried it twice.
+  const buried = await list('list');
   const [letter] = await list('list', '--limit', '1');
   assert.match(letter?.reason ?? '', /Error/);
   const text = await sluice(['dlq', 'list'], system.env);
   assert.match(text.stdout, /order 123 .*\n {2}.*Error/);
   const group = letter?.group as string;
-  assert.equal((await list('replay', '--dry-run')).length, 4);
-  assert.equal((await list('replay', '--group', group)).length, 1);
+  const ownBuried = buried.filter((each) => each.group === group).map(placeOf);
+  const would = await list('replay', '--dry-run');
+  assert.deepEqual(would.map(placeOf).sort(), buried.map(placeOf).sort());
+  assert.deepEqual((await list('replay', '--group', group)).map(placeOf), ownBuried);
   // It is as bad as before, so its group, and no other one, buries it again; only the new letter is left to replay.
-  await eventually(async () => (await list('list')).length === 5, 'it is buried again', wait);
+  const isBuriedAgain = async () => (await list('list')).length > buried.length;
+  await eventually(isBuriedAgain, 'it is buried again', bounds);
   const own = await list('list', '--group', group);
-  assert.deepEqual(
-    own.map(({ replayed }) => replayed),
-    [true, false],
-  );
+  const again = own.filter(({ replayed }) => !replayed).map(placeOf);
+  assert.deepEqual(own.filter(({ replayed }) => replayed).map(placeOf), ownBuried);
+  assert(again.length > 0);
   const left = await list('replay', '--dry-run', '--group', group);
-  assert.deepEqual(left.map(placeOf), own.slice(1).map(placeOf));
+  assert.deepEqual(left.map(placeOf), again);
   const all = (await list('list')).filter(({ replayed }) => !replayed);
   assert.deepEqual(
     (await list('replay', '--dry-run')).map(placeOf).sort(),
     all.map(placeOf).sort(),
   );
-  assert.equal(all.length, 4);
-  assert.equal(new Set(all.map((each) => each.group)).size, 4);
+  assert.equal(all.length, buried.length - ownBuried.length + again.length);
+  assert.equal(groupsOf(all), 4);
 });

@@ -84,7 +84,7 @@ test('a relay that fails before publishing loses nothing', async () => {
     if (failures <= 3) throw new Error('Kafka is away');
   });
   const orderId = await create('late');
-  await eventually(() => publishedFor(orderId).length === 1, 'it is published in the end');
+  await eventually(() => publishedFor(orderId).length >= 1, 'it is published in the end');
   assert.ok(failures > 3);
 });
 

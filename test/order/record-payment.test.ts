@@ -9,7 +9,13 @@ import { PaymentRecord } from '../../gen/sluice/order/v1/order_service.ts';
 import { failpoints } from '../../services/runtime/failpoints.ts';
 import { fromRefusalMessage } from '../../services/runtime/refusal-status.ts';
 import { eventually } from '../support/eventually.ts';
-import { type OrderBench, type OrderProcess, orderRequest, startOrderBench } from './support.ts';
+import {
+  byVersion,
+  type OrderBench,
+  type OrderProcess,
+  orderRequest,
+  startOrderBench,
+} from './support.ts';
 
 const { PAYMENT_RECORD_RECORDED: recorded, PAYMENT_RECORD_ORDER_CLOSED: closed } = PaymentRecord;
 /** What the fake stock charges for one unit of SKU 1. */
@@ -113,7 +119,7 @@ test('a payment pays a pending order: its id, history and event; repeated, it is
     [OrderStatus.ORDER_STATUS_PENDING, OrderStatus.ORDER_STATUS_PAID],
   ]);
   await eventually(() => bench.eventsOf(orderId).length >= 2, 'the event is published');
-  const event = bench.eventsOf(orderId)[1];
+  const event = byVersion(bench.eventsOf(orderId))[1];
   assert.deepEqual([event?.paymentId, event?.version], [71n, 2]);
   assert.deepEqual(event?.items, paid?.items);
   assert.deepEqual(event?.orderCreateTime, paid?.createTime);

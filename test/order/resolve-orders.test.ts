@@ -74,9 +74,10 @@ test('5,000 ids of all shards, known and unknown, are decided in one call', asyn
   assert.ok(resolutions.slice(500).every((one) => one === dead));
 });
 
-test('an order whose insert is slow is undecided while it is written, then live', async () => {
+test('an order whose insert is slow is undecided while it is written, then live', async (t) => {
   let letCommit: () => void = () => undefined;
   const held = new Promise<void>((resolved) => (letCommit = resolved));
+  t.after(() => letCommit());
   let orderId = 0n;
   failpoints.set('order.before_commit', async ({ orderIds }) => {
     orderId = (orderIds as bigint[])[0] ?? 0n;
@@ -105,7 +106,7 @@ test('an order that is fenced before its insert is never written; its request st
   assert.equal((await bench.orderRows('user_id = 7')).length, 1);
 });
 
-test('an order that is inserted between the sweep’s read and its fence is live', async () => {
+test('an order that is inserted between the sweep’s read and its fence is live', async (t) => {
   let reached: () => void = () => undefined;
   let goOn: () => void = () => undefined;
   const atFence = new Promise<void>((resolved) => (reached = resolved));
@@ -113,6 +114,10 @@ test('an order that is inserted between the sweep’s read and its fence is live
   let orderId = 0n;
   let letBegin: () => void = () => undefined;
   const begun = new Promise<void>((resolved) => (letBegin = resolved));
+  t.after(() => {
+    goOn();
+    letBegin();
+  });
   failpoints.set('order.before_begin', async ({ orderIds }) => {
     orderId = (orderIds as bigint[])[0] ?? 0n;
     await begun;

@@ -322,7 +322,7 @@ test('orders that waited for one database are read where each of them is now', a
   await reader.close();
 });
 
-test('ids that waited to be fenced in one database are fenced nowhere else', async () => {
+test('ids that waited to be fenced in one database are fenced nowhere else', async (t) => {
   const [mover = 0n, stayer = 0n] = usersOf(0, 2, 12_000n);
   const strays = [mover, stayer].map((userId, index) =>
     composeOrderId(Date.now() - 60_000, slotOfUser(userId), 63, index),
@@ -331,6 +331,7 @@ test('ids that waited to be fenced in one database are fenced nowhere else', asy
   const fences = createFenceOrder({ shards: order.shards, reader, queueDepthMax: 100 });
   let goOn: () => void = () => undefined;
   const held = new Promise<void>((resolve) => (goOn = resolve));
+  t.after(() => goOn());
   let reached = false;
   failpoints.set('order.before_abort_insert', async () => {
     reached = true;

@@ -38,6 +38,7 @@ export interface OrderBench {
   readonly prefix: string;
   /** Everything that the processes' relays have published. */
   readonly published: EventMessage[];
+  /** Starts a process and waits until it is ready, unless it is to look for its databases elsewhere. */
   start(settings?: Partial<OrderConfig>, overrides?: OrderOverrides): Promise<OrderProcess>;
   /** Runs a statement on an order database. */
   sql<Row extends RowDataPacket>(database: number, statement: string): Promise<Row[]>;
@@ -122,6 +123,9 @@ export async function startOrderBench(
       };
       running.add(process);
       await eventually(() => connected.connected(), 'the client is connected');
+      if (settings.mysqlUrls === undefined) {
+        await eventually(() => isReady(order.metricsPort), 'the process is ready');
+      }
       return process;
     },
     async orderRows(where) {
@@ -157,6 +161,15 @@ function connect(port: number) {
     callTable,
     log: createLog('test', 'silent'),
   });
+}
+
+async function isReady(metricsPort: number): Promise<boolean> {
+  return (await fetch(`http://127.0.0.1:${metricsPort}/readyz`)).ok;
+}
+
+/** Where several processes relay, a later event may be published first. */
+export function byVersion(events: readonly OrderEvent[]): OrderEvent[] {
+  return [...events].sort((a, b) => a.version - b.version);
 }
 
 /** A request for `quantity` of SKU 1, unless told otherwise. */

@@ -25,12 +25,19 @@ after(async () => {
   await bench.stop();
 });
 
+/** Started, and with a number, which a start leaves to the next round if MySQL is slow. */
+async function leased(options: Partial<WorkerLeaseOptions> = {}): Promise<LeasedWorker> {
+  const worker = await lease(options);
+  await eventually(() => worker.current() !== undefined, 'a number is leased');
+  return worker;
+}
+
 function lease(options: Partial<WorkerLeaseOptions> = {}) {
   return startWorkerLease({ pool, log: createLog('test', 'silent'), ...options });
 }
 
 test('processes that start together lease different numbers', async () => {
-  const workers = await Promise.all(Array.from({ length: 8 }, () => lease()));
+  const workers = await Promise.all(Array.from({ length: 8 }, () => leased()));
   const ids = workers.map((worker) => worker.current()?.workerId);
   assert.ok(!ids.includes(undefined));
   assert.equal(new Set(ids).size, 8);
@@ -38,11 +45,12 @@ test('processes that start together lease different numbers', async () => {
 });
 
 test('a lease is renewed before it ends, and its high-water mark moves ahead of it', async () => {
-  const worker = await lease({ leaseMs: 400 });
+  // Long enough that a pause of the machine does not outlast what is left of it.
+  const worker = await leased({ leaseMs: 6_000 });
   const first = worker.current();
   assert.ok(first);
   await eventually(
-    () => (worker.current()?.validUntilMs ?? 0) > first.validUntilMs + 400,
+    () => (worker.current()?.validUntilMs ?? 0) > first.validUntilMs + 2_000,
     'the lease is renewed twice',
   );
   assert.equal(worker.current()?.workerId, first.workerId);
@@ -51,7 +59,7 @@ test('a lease is renewed before it ends, and its high-water mark moves ahead of 
 });
 
 test('a number given back can be leased again above the ids made under it', async () => {
-  const worker = await lease();
+  const worker = await leased();
   const held = worker.current();
   assert.ok(held);
   const generator = new OrderIdGenerator(() => worker.current());
@@ -67,7 +75,7 @@ test('a number given back can be leased again above the ids made under it', asyn
 });
 
 test('a holder that lost its number notices, makes no ids under it and takes another', async () => {
-  const worker = await lease({ leaseMs: 60_000 });
+  const worker = await leased({ leaseMs: 60_000 });
   const lost = worker.current();
   assert.ok(lost);
   await bench.sql(0, `UPDATE workers SET owner = 'thief' WHERE worker_id = ${lost.workerId}`);
@@ -99,7 +107,8 @@ test('a number whose holder died is free again after its lease and its high-wate
 });
 
 test('a clock more than 5 s off MySQL gets no number, in either direction', async () => {
-  for (const offMs of [-5_500, 5_500]) {
+  // A pause between MySQL's answer and the look at the clock makes a slow clock look better.
+  for (const offMs of [-8_000, 5_500]) {
     const clock = { ...hostClock, wallMs: () => Date.now() + offMs };
     const worker = await lease({ clock });
     assert.equal(worker.current(), undefined);
@@ -111,7 +120,7 @@ test('a clock more than 5 s off MySQL gets no number, in either direction', asyn
 test('a clock that leaves the bounds takes the lease away until it is back', async () => {
   let offMs = 0;
   const clock = { ...hostClock, wallMs: () => Date.now() + offMs };
-  const worker = await lease({ clock, leaseMs: 60_000 });
+  const worker = await leased({ clock, leaseMs: 60_000 });
   assert.ok(worker.current());
   offMs = -600_000;
   await assert.rejects(worker.renew(), /ms off MySQL/);
@@ -125,11 +134,13 @@ test('a clock that leaves the bounds takes the lease away until it is back', asy
 test('there are 64 numbers, and the 65th process waits', async () => {
   await freeAllNumbers();
   const workers: LeasedWorker[] = [];
-  for (let count = 0; count < workerCount; count += 1) workers.push(await lease());
+  // None is renewed meanwhile: so many at once would find no connection.
+  const leaseMs = 60_000;
+  for (let count = 0; count < workerCount; count += 1) workers.push(await leased({ leaseMs }));
   const ids = new Set(workers.map((worker) => worker.current()?.workerId));
   assert.ok(!ids.has(undefined));
   assert.equal(ids.size, workerCount);
-  const late = await lease();
+  const late = await lease({ leaseMs });
   assert.equal(late.current(), undefined);
   await assert.rejects(late.renew(), /All worker numbers are leased/);
   await workers.pop()?.stop(0);

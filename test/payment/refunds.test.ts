@@ -136,6 +136,8 @@ for (const [what, minorUnits, restock] of otherContent) {
     await payment.refund(paymentId, 'same', 400n);
     const again = payment.refund(paymentId, 'same', minorUnits, restock);
     await assert.rejects(again, { reason: 'IDEMPOTENCY_KEY_REUSED' });
+    // Tests below look at every refund that the provider is asked for.
+    await untilDone(paymentId);
   });
 }
 
@@ -411,8 +413,14 @@ test('an order that knows of its payment before this service does is refunded al
   bench.order.after = (method) => {
     if (method === 'recordPayment' && isLost) throw new Refusal('OUTCOME_UNKNOWN');
   };
+  let isTold = false;
+  failpoints.set('payment.after_record', ({ paymentIds }) => {
+    isTold ||= (paymentIds as bigint[]).includes(paymentId);
+  });
   await payment.deliver(bench.provider.pay(paymentId));
-  await eventually(() => bench.order.orders.get(orderId)?.paymentId === paymentId, 'order knows');
+  // Whoever asks while that call is under way would share its lost answer.
+  await eventually(() => isTold, 'order was told, and its answer is lost');
+  assert.equal(bench.order.orders.get(orderId)?.paymentId, paymentId);
   isLost = false;
   const { refund } = await payment.client.refundOrder({ orderId });
   assert.equal(refund?.amount?.minorUnits, 1_000n);

@@ -406,22 +406,38 @@ test('the poller closes what a process left unopened behind the fence', async ()
 
 test('buyers beyond what can be opened at once are told OVERLOADED, not kept waiting', async () => {
   const process_ = await bench.start({ sessionsInFlightMax: 1 });
-  let release = (): void => undefined;
-  const held = new Promise<void>((resolve) => {
-    release = resolve;
+  // They come to the provider at one moment: for all to get there a slow machine takes longer than one of them may wait.
+  const buying = new Set<unknown>();
+  const here = new Set<unknown>();
+  const gate = Promise.withResolvers<void>();
+  failpoints.set('payment.before_session', async ({ orderId }) => {
+    if (!buying.has(orderId)) return;
+    here.add(orderId);
+    await gate.promise;
   });
-  bench.provider.before = () => held;
-  const orders = Array.from({ length: 520 }, () => bench.order.add().orderId);
-  const outcomes = orders.map((orderId) =>
-    process_.pay(orderId).then(
+  const held = Promise.withResolvers<void>();
+  bench.provider.before = () => held.promise;
+  const buy = (): Promise<string> => {
+    const { orderId } = bench.order.add();
+    buying.add(orderId);
+    return process_.pay(orderId).then(
       () => 'opened',
       (error: Refusal) => error.reason,
-    ),
-  );
-  const first = await Promise.race(outcomes);
-  assert.equal(first, 'OVERLOADED');
-  release();
-  bench.provider.before = () => undefined;
+    );
+  };
+  const outcomes: Promise<string>[] = [];
+  try {
+    while (outcomes.length < 520) {
+      outcomes.push(...Array.from({ length: 52 }, buy));
+      await eventually(() => here.size === outcomes.length, `${outcomes.length} buyers have come`);
+    }
+    gate.resolve();
+    assert.equal(await Promise.race(outcomes), 'OVERLOADED');
+  } finally {
+    gate.resolve();
+    held.resolve();
+    bench.provider.before = () => undefined;
+  }
   const all = await Promise.all(outcomes);
   assert(all.filter((outcome) => outcome === 'opened').length >= 400);
   assert.deepEqual([...new Set(all)].toSorted(), ['OVERLOADED', 'opened']);
@@ -468,7 +484,8 @@ test('the metrics and the probe tell what is going on', async () => {
   for (const name of ['payment_create_total', 'payment_work_due', 'circuit_breaker_state']) {
     assert(text.includes(name), name);
   }
-  assert.equal((await fetch(`${at}/readyz`)).status, 200);
+  // A database that does not answer for a second makes it say no.
+  await eventually(async () => (await fetch(`${at}/readyz`)).status === 200, 'it is ready');
   assert.equal(
     (await payment.read((await payment.pay(bench.order.add().orderId)).paymentId)).status,
     pending,

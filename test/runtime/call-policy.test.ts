@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { createServer as createTcpServer, type Socket } from 'node:net';
 import { test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { freePort } from '../../deploy/local/port.ts';
 import {
   StockServiceDefinition,
   type StockServiceImplementation,
@@ -16,6 +17,8 @@ import { Refusal } from '../../services/runtime/refusals.ts';
 import { eventually } from '../support/eventually.ts';
 
 const log = createLog('test', 'silent');
+/** A deadline that passes soon, and not before the call is at the server, also on a machine that pauses. */
+const shortMs = 2_500;
 
 type Stock = StockServiceImplementation<DeadlineContext>;
 
@@ -43,7 +46,14 @@ async function startStock(methods: Partial<Stock>, inFlightMax = 100, port = 0) 
   });
 }
 
-function clientOf(port: number, deadlineMs = 2_000) {
+/** A connected client: the policy waits for a connection for two seconds, whatever the deadline. */
+async function connectTo(port: number): Promise<ReturnType<typeof clientOf>> {
+  const connection = clientOf(port);
+  await eventually(() => connection.connected(), 'the client is connected');
+  return connection;
+}
+
+function clientOf(port: number, deadlineMs = 20_000) {
   return createGrpcClient(StockServiceDefinition, {
     addresses: [`127.0.0.1:${port}`],
     callTable: {
@@ -83,18 +93,21 @@ test('the deadline reaches the server as a budget and as the end of the call', a
   const { createChannel, createClient, Metadata } = await import('nice-grpc');
   const channel = createChannel(`127.0.0.1:${server.port}`);
   const raw = createClient(StockServiceDefinition, channel);
-  const metadata = Metadata({ 'grpc-timeout': '300m', 'x-deadline-left-ms': '300' });
+  const metadata = Metadata({
+    'grpc-timeout': `${shortMs}m`,
+    'x-deadline-left-ms': String(shortMs),
+  });
   await assert.rejects(raw.reserveStock({ reservations: [] }, { metadata }), /DEADLINE_EXCEEDED/);
   await eventually(() => serverSawTheEnd, 'the handler is told that the call is over');
-  assert(budgetMs > 0 && budgetMs <= 300, `budget ${budgetMs}`);
+  assert(budgetMs > 0 && budgetMs <= shortMs, `budget ${budgetMs}`);
   channel.close();
 
-  const { client, close } = clientOf(server.port);
+  const { client, close } = await connectTo(server.port);
   serverSawTheEnd = false;
-  const call = client.reserveStock({ reservations: [] }, { deadline: Deadline.after(200) });
+  const call = client.reserveStock({ reservations: [] }, { deadline: Deadline.after(shortMs) });
   assert.equal(await reasonOf(call), 'OUTCOME_UNKNOWN');
   await eventually(() => serverSawTheEnd, 'the policy sends the deadline too');
-  assert(budgetMs <= 200, `the caller's shorter deadline wins: ${budgetMs}`);
+  assert(budgetMs <= shortMs, `the caller's shorter deadline wins: ${budgetMs}`);
   close();
   await server.stop();
 });
@@ -108,7 +121,7 @@ test('a refusal crosses the wire with its reason, SKU, violations and delay', as
         : new Refusal('INVALID_REQUEST', 'bad', { violations, retryAfterMs: 1_500 });
     },
   });
-  const { client, close } = clientOf(server.port);
+  const { client, close } = await connectTo(server.port);
   await assert.rejects(client.getSku({ skuId: 1n }), (error) => {
     assert(error instanceof Refusal);
     assert.equal(error.reason, 'SOLD_OUT');
@@ -135,7 +148,7 @@ test('an unexpected error is INTERNAL to the caller, and its text stays inside',
       throw new TypeError('secret text');
     },
   });
-  const { client, close } = clientOf(server.port);
+  const { client, close } = await connectTo(server.port);
   await assert.rejects(client.reserveStock({ reservations: [] }), (error) => {
     assert(error instanceof Refusal);
     assert.equal(error.reason, 'OUTCOME_UNKNOWN');
@@ -160,7 +173,7 @@ test('calls over the in-flight limit are refused as OVERLOADED, the others are s
     },
     2,
   );
-  const { client, close } = clientOf(server.port);
+  const { client, close } = await connectTo(server.port);
   const calls = [1, 2, 3].map(() => reasonOf(client.reserveStock({ reservations: [] })));
   assert.equal(await Promise.race(calls), 'OVERLOADED');
   release();
@@ -170,11 +183,13 @@ test('calls over the in-flight limit are refused as OVERLOADED, the others are s
 });
 
 test('without a server nothing is sent, and ten failures open the circuit until it is back', async () => {
-  const first = await startStock({ reserveStock: async () => ({ results: [] }) });
-  const { port } = first;
-  const connection = clientOf(port);
+  // Not one of those that connections get theirs from, which it might not find free again.
+  const port = await freePort();
+  const first = await startStock({ reserveStock: async () => ({ results: [] }) }, 100, port);
+  const connection = await connectTo(port);
   await connection.client.reserveStock({ reservations: [] });
   await first.stop();
+  await eventually(() => !connection.connected(), 'the connection is lost');
   for (let call = 0; call < 10; call += 1) {
     assert.equal(
       await reasonOf(connection.client.reserveStock({ reservations: [] })),
@@ -195,7 +210,7 @@ test('business refusals never open a circuit', async () => {
       throw new Refusal('SOLD_OUT');
     },
   });
-  const { client, breaker, close } = clientOf(server.port);
+  const { client, breaker, close } = await connectTo(server.port);
   for (let call = 0; call < 40; call += 1) {
     assert.equal(await reasonOf(client.reserveStock({ reservations: [] })), 'SOLD_OUT');
   }
@@ -205,18 +220,21 @@ test('business refusals never open a circuit', async () => {
 });
 
 test('callers without time get their timeouts and leave the circuit closed for the others', async () => {
+  let slow = false;
   const server = await startStock({
-    reserveStock: async (_request, context) => {
-      await sleep(1_000, undefined, { signal: context.signal }).catch(() => undefined);
+    reserveStock: async (_request, { signal }) => {
+      if (slow) await new Promise((resolve) => signal.addEventListener('abort', resolve));
       return { results: [] };
     },
   });
-  const { client, breaker, close } = clientOf(server.port);
+  const { client, breaker, close } = await connectTo(server.port);
   await client.reserveStock({ reservations: [] });
-  for (let call = 0; call < 15; call += 1) {
-    const hasty = client.reserveStock({ reservations: [] }, { deadline: Deadline.after(60) });
-    assert.equal(await reasonOf(hasty), 'OUTCOME_UNKNOWN');
-  }
+  slow = true;
+  const hasty = Array.from({ length: 15 }, () =>
+    reasonOf(client.reserveStock({ reservations: [] }, { deadline: Deadline.after(shortMs) })),
+  );
+  for (const reason of await Promise.all(hasty)) assert.equal(reason, 'OUTCOME_UNKNOWN');
+  slow = false;
   assert.equal(breaker('stock.reserve')?.open, false);
   await client.reserveStock({ reservations: [] });
   close();

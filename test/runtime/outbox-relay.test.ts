@@ -66,7 +66,8 @@ before(async () => {
     handle: async (events) => void letters.push(...events),
   });
   stops.push(texts.stop, dead.stop);
-  await eventually(() => texts.joined() && dead.joined(), 'the consumers join their groups');
+  const joined = (): boolean => texts.joined() && dead.joined();
+  await eventually(joined, 'the consumers join their groups', { withinMs: 90_000 });
 });
 
 after(async () => {
@@ -82,8 +83,8 @@ async function store(...texts: string[]): Promise<void> {
   await pool.query('INSERT INTO outbox (payload) VALUES (?)', [payload]);
 }
 
-function relay(name = 'test'): OutboxRelay {
-  return startOutboxRelay({ name, pool, topic, publisher, log });
+function relay(name = 'test', to = publisher): OutboxRelay {
+  return startOutboxRelay({ name, pool, topic, publisher: to, log });
 }
 
 async function rows(): Promise<number> {
@@ -91,6 +92,7 @@ async function rows(): Promise<number> {
   return Number(row?.waiting);
 }
 
+/** Messages come at least once: a consumer whose group rebalances is given them again. */
 const countOf = (text: string): number => received.filter((other) => other === text).length;
 
 test('what is in the outbox reaches the consumer and leaves the outbox', async () => {
@@ -98,7 +100,7 @@ test('what is in the outbox reaches the consumer and leaves the outbox', async (
   await store('d');
   assert.equal(await rows(), 2);
   const running = relay();
-  await eventually(() => ['a', 'b', 'c', 'd'].every((text) => countOf(text) === 1), 'all arrive');
+  await eventually(() => ['a', 'b', 'c', 'd'].every((text) => countOf(text) >= 1), 'all arrive');
   await eventually(async () => (await rows()) === 0, 'the outbox is empty');
   await running.stop();
 });
@@ -136,12 +138,12 @@ test('a relay that fails between publishing and deleting publishes again', async
   await store('twice');
   // The claim of the failed attempt stands for its time; another relay takes over after it.
   const first = relay('first');
-  await eventually(() => failures === 1, 'the first relay fails');
+  await eventually(() => failures >= 1, 'the first relay fails');
   await first.stop();
   assert.equal(await rows(), 1);
   await pool.query('UPDATE outbox SET owned_until = NOW(3) - INTERVAL 1 SECOND');
   const second = relay('second');
-  await eventually(() => countOf('twice') === 2, 'it arrives a second time');
+  await eventually(() => countOf('twice') >= 2, 'it arrives a second time');
   await eventually(async () => (await rows()) === 0, 'the outbox is empty');
   await second.stop();
   failpoints.clear();
@@ -150,14 +152,19 @@ test('a relay that fails between publishing and deleting publishes again', async
 test('two relays share the work without waiting for each other', async () => {
   const texts = Array.from({ length: 60 }, (_, index) => `shared-${index}`);
   for (const text of texts) await store(text);
-  const pair = [relay('left'), relay('right')];
+  const published: string[] = [];
+  const counting: EventPublisher = {
+    ...publisher,
+    async publish(to, messages, deadline) {
+      await publisher.publish(to, messages, deadline);
+      published.push(...messages.map(({ value }) => Buffer.from(value).toString()));
+    },
+  };
+  const pair = [relay('left', counting), relay('right', counting)];
   await eventually(() => texts.every((text) => countOf(text) >= 1), 'all arrive');
   await eventually(async () => (await rows()) === 0, 'the outbox is empty');
   for (const running of pair) await running.stop();
-  assert.deepEqual(
-    texts.filter((text) => countOf(text) !== 1),
-    [],
-  );
+  assert.deepEqual(published.sort(), texts.sort(), 'each is published once');
 });
 
 test('more than Kafka takes at once for one partition arrives all the same', async () => {
@@ -167,7 +174,9 @@ test('more than Kafka takes at once for one partition arrives all the same', asy
     value: Buffer.from(`large-${index}`.padEnd(size, '.')),
   }));
   await publisher.publish(topic, messages, Deadline.after(20_000));
-  const arrived = (): string[] => received.filter((text) => text.startsWith('large-'));
+  const arrived = (): string[] => [
+    ...new Set(received.filter((text) => text.startsWith('large-'))),
+  ];
   await eventually(() => arrived().length === messages.length, 'all arrive');
   assert.deepEqual(
     arrived(),
@@ -178,8 +187,9 @@ test('more than Kafka takes at once for one partition arrives all the same', asy
 test('poison goes to the dead letters and the messages behind it are handled', async () => {
   const running = relay();
   await store('before', 'unreadable', 'harmful', 'behind');
-  await eventually(() => countOf('before') >= 1 && countOf('behind') === 1, 'the others arrive');
-  await eventually(() => letters.length === 2, 'both are buried');
-  assert.deepEqual([...letters].sort(), ['harmful', 'unreadable']);
+  await eventually(() => countOf('before') >= 1 && countOf('behind') >= 1, 'the others arrive');
+  const buried = (): string[] => [...new Set(letters)].sort();
+  await eventually(() => buried().length >= 2, 'both are buried');
+  assert.deepEqual(buried(), ['harmful', 'unreadable']);
   await running.stop();
 });

@@ -1,8 +1,15 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, test } from 'node:test';
 import { Deadline } from '../../services/runtime/deadline.ts';
+import type { Refusal } from '../../services/runtime/refusals.ts';
 import { eventually } from '../support/eventually.ts';
-import { type Receiver, type RunningSimulator, startReceiver, startSimulator } from './support.ts';
+import {
+  type Received,
+  type Receiver,
+  type RunningSimulator,
+  startReceiver,
+  startSimulator,
+} from './support.ts';
 
 let simulator: RunningSimulator;
 let receiver: Receiver;
@@ -22,6 +29,7 @@ after(async () => {
   await receiver.stop();
 });
 afterEach(async () => {
+  receiver.status = 200;
   await simulator.knobs({});
   await eventually(async () => (await waiting()) === 0, 'no webhook waits');
   receiver.received.length = 0;
@@ -73,7 +81,8 @@ test('delayMs: webhooks wait, and are signed for the time when they are sent', a
   await simulator.knobs({});
   await openAndPay();
   await eventually(() => receiver.received.length === 1, 'the second arrives');
-  assert.equal(await waiting(), 1);
+  await eventually(async () => (await waiting()) === 1, 'the second is accepted');
+  assert.equal(receiver.received.length, 1);
   aheadMs += 86_400_000;
   await eventually(() => receiver.received.length === 2, 'the first arrives a day later');
   const late = receiver.received[1];
@@ -83,13 +92,17 @@ test('delayMs: webhooks wait, and are signed for the time when they are sent', a
 });
 
 test('reorderMs: webhooks arrive in another order than things happened', async () => {
-  await simulator.knobs({ reorderMs: 300 });
+  // They wait for so long that it does not matter how fast the sessions are paid.
+  await simulator.knobs({ reorderMs: 86_400_000 });
   const references: string[] = [];
   for (let count = 0; count < 30; count += 1) references.push(await openAndPay());
+  aheadMs += 43_200_000;
+  await eventually(() => receiver.received.length > 0, 'those of the first half arrive');
+  aheadMs += 43_200_000;
   await eventually(() => receiver.received.length === 30, 'all arrive');
   const arrived = receiver.received.map(({ event }) => event.data.session.id);
   assert.deepEqual(new Set(arrived), new Set(references));
-  // One chance in 30! that a shuffle changes nothing.
+  // One chance in 2^25 that the first half of the time has the first of them.
   assert.notDeepEqual(arrived, references);
 });
 
@@ -119,17 +132,23 @@ test('wrongSignature: nobody accepts the webhook, until it comes signed', async 
   await eventually(() => receiver.received.length > 0, 'a delivery arrives');
   const false_ = receiver.received[0];
   assert(false_);
-  const now = new Date(Date.now() + aheadMs);
-  assert.throws(() => simulator.provider.readWebhook(false_.body, false_.headers, now), {
-    reason: 'UNAUTHENTICATED',
-  });
-  receiver.status = 200;
+  const readNow = ({ body, headers }: Received) =>
+    simulator.provider.readWebhook(body, headers, new Date(Date.now() + aheadMs));
+  assert.throws(() => readNow(false_), { reason: 'UNAUTHENTICATED' });
   await simulator.knobs({});
+  let genuine: ReturnType<typeof readNow> | undefined;
+  await eventually(() => {
+    try {
+      genuine = readNow(receiver.received.at(-1) as Received);
+    } catch (error) {
+      assert.equal((error as Refusal).reason, 'UNAUTHENTICATED');
+    }
+    return genuine !== undefined;
+  }, 'it comes signed');
+  assert.equal(genuine?.eventId, false_.event.id);
+  // Accepted only now: a delivery with the false signature may have been under way.
+  receiver.status = 200;
   await eventually(async () => (await waiting()) === 0, 'a delivery is accepted');
-  const genuine = receiver.received.at(-1);
-  assert(genuine);
-  const { eventId } = simulator.provider.readWebhook(genuine.body, genuine.headers, now);
-  assert.equal(eventId, false_.event.id);
 });
 
 test('silence: no webhook of what happens then, ever; who asks is told', async () => {
@@ -138,11 +157,11 @@ test('silence: no webhook of what happens then, ever; who asks is told', async (
   await simulator.knobs({});
   const told = await openAndPay();
   await eventually(() => receiver.received.length > 0, 'the second is told');
+  await eventually(async () => (await waiting()) === 0, 'it is accepted');
   assert.deepEqual(
     receiver.received.map(({ event }) => event.data.session.id),
     [told],
   );
-  assert.equal(await waiting(), 0);
   assert.equal((await read(silent)).kind, 'paid');
 });
 
@@ -154,12 +173,15 @@ for (const loseAnswers of ['drop', 'hang'] as const) {
     const toClose = await open();
     await simulator.knobs({ loseAnswers });
     const { provider } = simulator;
-    const within = () => Deadline.after(loseAnswers === 'hang' ? 200 : 10_000);
+    // Long enough for each to arrive, whatever pauses; so they wait together.
+    const within = Deadline.after(loseAnswers === 'hang' ? 5_000 : 10_000);
     const unknown = { reason: 'OUTCOME_UNKNOWN' };
-    await assert.rejects(provider.openSession(request, within()), unknown);
-    await assert.rejects(provider.refund(order, within()), unknown);
-    await assert.rejects(provider.closeSession(toClose, within()), unknown);
-    await assert.rejects(provider.readSession(paid, within()), unknown);
+    await Promise.all([
+      assert.rejects(provider.openSession(request, within), unknown),
+      assert.rejects(provider.refund(order, within), unknown),
+      assert.rejects(provider.closeSession(toClose, within), unknown),
+      assert.rejects(provider.readSession(paid, within), unknown),
+    ]);
     await simulator.knobs({});
     assert.deepEqual(await read(toClose), { kind: 'closed' });
     const refund = await provider.readRefund(order, soon());
@@ -206,8 +228,9 @@ test('refundsPendingMs: a refund is pending first, and settled and told later', 
 
 test('slowMs: a caller that does not wait so long learns nothing, and what it asked is done later', async () => {
   const reference = await open();
-  await simulator.knobs({ slowMs: 300 });
-  await assert.rejects(simulator.provider.closeSession(reference, Deadline.after(100)), {
+  // The caller waits long enough for its call to arrive, also where the machine pauses.
+  await simulator.knobs({ slowMs: 5_000 });
+  await assert.rejects(simulator.provider.closeSession(reference, Deadline.after(3_000)), {
     reason: 'OUTCOME_UNKNOWN',
   });
   await simulator.knobs({});

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { after, before, test } from 'node:test';
+import { after, afterEach, before, test } from 'node:test';
 import { type Browser, chromium, type Page } from 'playwright-core';
 import { chromiumArgs, requireChromium } from '../../deploy/local/chromium.ts';
 import { Deadline } from '../../services/runtime/deadline.ts';
@@ -11,11 +11,13 @@ let simulator: RunningSimulator;
 let receiver: Receiver;
 let aheadMs = 0;
 let ids = 500n;
+/** Its first start reads hundreds of megabytes from the disk. */
+const launchMs = 120_000;
 
 before(
   async () => {
     const executablePath = await requireChromium();
-    browser = await chromium.launch({ executablePath, args: chromiumArgs });
+    browser = await chromium.launch({ executablePath, args: chromiumArgs, timeout: launchMs });
     receiver = await startReceiver();
     simulator = await startSimulator(
       { SLUICE_SIMULATOR_WEBHOOK_URL: receiver.url },
@@ -30,6 +32,7 @@ after(async () => {
   await simulator?.stop();
   await receiver?.stop();
 });
+afterEach(() => simulator.knobs({}));
 
 const soon = (): Deadline => Deadline.after(10_000);
 
@@ -141,7 +144,6 @@ test('with payAfterClose the page lets a late payment through', async () => {
   await page.getByRole('button', { name: /^Pay/ }).click();
   await page.getByRole('heading', { name: 'Paid. Thank you!' }).waitFor();
   assert.equal(await stateOf(reference), 'paid');
-  await simulator.knobs({});
   await close();
 });
 

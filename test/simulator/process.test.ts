@@ -36,7 +36,8 @@ test('kill -9 loses nothing that was answered: payments, and webhooks that nobod
   const dir = mkdtempSync(join(tmpdir(), 'sluice-simulator-process-'));
   const receiver = await startReceiver();
   receiver.status = 500;
-  const [port, metricsPort] = [await freePort(), await freePort()];
+  const port = await freePort(2);
+  const metricsPort = port + 1;
   const url = `http://127.0.0.1:${port}`;
   const env = {
     SLUICE_SIMULATOR_PORT: String(port),

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import { isBuyerWrong } from '../../services/stock/compare-buyers.ts';
 import { Contradictions } from '../../services/stock/contradictions.ts';
@@ -38,26 +39,70 @@ async function resyncs(cause: string): Promise<number> {
   return counts.reduce((sum, count) => sum + (Number.isNaN(count) ? 0 : count), 0);
 }
 
+/** A gate in use is looked at for ten seconds and more before it is suspected. */
+const inUse = { withinMs: 120_000 };
+const slow = { timeout: 300_000 };
+/** Longer than a gate that was just installed is left alone. */
+const afterRestMs = 1_100;
+/** More than the buyers can take while they wait for a slow machine. */
+const plenty = 1_000_000n;
+
 async function epochOf(skuId: bigint): Promise<bigint> {
   return (await system.stock.getSku({ skuId })).sku?.epoch ?? -1n;
 }
+
+test(
+  'a gate that believes too much, too little or nothing of its buyers is put right',
+  slow,
+  async () => {
+    const skuId = await newSku(system, 1_000n, { limitPerUser: 3 });
+    const orders = Array.from({ length: 4 }, () => reservation([skuId], { quantity: 2 }));
+    await system.stock.reserveStock({ reservations: orders });
+    await atRest(system, skuId);
+    const [high, low, lost] = orders.map(({ userId }) => String(userId)) as [
+      string,
+      string,
+      string,
+    ];
+    const key = `{sku:${skuId}}:buyers`;
+    const stranger = '987654';
+    await system.redis.hset(key, high, '3', low, '1', stranger, '2');
+    await system.redis.hdel(key, lost);
+    const before = await epochOf(skuId);
+    const buyers = startBuyers(system, [skuId]);
+    try {
+      // The ledger's epoch rises a moment before the gate has its buyers anew.
+      const isRight = async (): Promise<boolean> => {
+        const known = await system.redis.hmget(key, high, low, lost, stranger);
+        return isDeepStrictEqual(known, ['2', '2', '2', null]);
+      };
+      // All users of all SKUs are walked through, a thousand a second: so this comes before the long sales.
+      await eventually(isRight, 'the gate knows its buyers', inUse);
+      assert((await epochOf(skuId)) > before, 'by an installation');
+    } finally {
+      await buyers.stop();
+    }
+    await atRest(system, skuId);
+  },
+);
 
 for (const [what, delta] of [
   ['lower than the ledger, as after a lost credit,', -500],
   ['higher than the ledger', 5_000],
 ] as const) {
-  test(`a gate that is ${what} is put right while buyers go on`, async () => {
-    await underBuyers(10_000n, async (skuId, buyers) => {
+  test(`a gate that is ${what} is put right while buyers go on`, slow, async () => {
+    await underBuyers(plenty, async (skuId, buyers) => {
       const before = await epochOf(skuId);
       await system.redis.incrby(`{sku:${skuId}}:avail`, delta);
-      await eventually(async () => (await epochOf(skuId)) > before, 'the gate is installed anew');
+      const isAnew = async () => (await epochOf(skuId)) > before;
+      await eventually(isAnew, 'the gate is installed anew', inUse);
       await untilSold(buyers, 20);
     });
   });
 }
 
-test('a gate without faults is never closed while buyers go on, for many looks', async () => {
-  await underBuyers(100_000n, async (skuId, buyers) => {
+test('a gate without faults is never closed while buyers go on, for many looks', slow, async () => {
+  await underBuyers(plenty, async (skuId, buyers) => {
     const before = await epochOf(skuId);
     // Twice as long as a gate in use is looked at before it is suspected.
     let looks = 0;
@@ -75,7 +120,7 @@ test('a gate without faults is never closed while buyers go on, for many looks',
 });
 
 test('a gate that says sold out while the ledger has stock sells it', async () => {
-  await underBuyers(10_000n, async (skuId, buyers) => {
+  await underBuyers(plenty, async (skuId, buyers) => {
     await system.redis.set(`{sku:${skuId}}:avail`, '0');
     await untilSold(buyers, 20);
   });
@@ -86,6 +131,8 @@ test('what the ledger refuses although the gate admits it has the gate put right
   // Now and then the watch over gates at rest sees the contradiction first, and heals it.
   for (let round = 0; round < 5 && (await resyncs('ledger_refused')) === before; round += 1) {
     const skuId = await newSku(system, 5n);
+    // Whoever has just installed it would not listen to a refusal yet.
+    await sleep(afterRestMs);
     await system.redis.incrby(`{sku:${skuId}}:avail`, 50);
     const epoch = await epochOf(skuId);
     const sides = [system, copy, system, copy, system, copy, system, copy];
@@ -101,43 +148,21 @@ test('what the ledger refuses although the gate admits it has the gate put right
   assert((await resyncs('ledger_refused')) > before);
 });
 
-test('a gate that believes too much, too little or nothing of its buyers is put right', async () => {
-  const skuId = await newSku(system, 1_000n, { limitPerUser: 3 });
-  const orders = Array.from({ length: 4 }, () => reservation([skuId], { quantity: 2 }));
-  await system.stock.reserveStock({ reservations: orders });
-  await atRest(system, skuId);
-  const [high, low, lost] = orders.map(({ userId }) => String(userId)) as [string, string, string];
-  const key = `{sku:${skuId}}:buyers`;
-  const stranger = '987654';
-  await system.redis.hset(key, high, '3', low, '1', stranger, '2');
-  await system.redis.hdel(key, lost);
-  const before = await epochOf(skuId);
-  const buyers = startBuyers(system, [skuId]);
-  try {
-    // The ledger's epoch rises a moment before the gate has its buyers anew.
-    const isRight = async (): Promise<boolean> => {
-      const known = await system.redis.hmget(key, high, low, lost, stranger);
-      return isDeepStrictEqual(known, ['2', '2', '2', null]);
-    };
-    await eventually(isRight, 'the gate knows its buyers', {
-      // All users of all SKUs are walked through, a thousand a second; the tests before made many.
-      withinMs: 180_000,
-    });
-    assert((await epochOf(skuId)) > before, 'by an installation');
-  } finally {
-    await buyers.stop();
-  }
-  await atRest(system, skuId);
-});
-
 test('gate and ledger that differ for good at rest are shown in units', async () => {
   const skuId = await newSku(system, 1_000n);
-  const shown = () => metric(system.metricsPort, 'stock_gate_difference_units');
+  // Either process may be the one that sees it for the second time, and the one that heals it at the third.
+  const shown = async () => {
+    const ports = [system, copy].map(({ metricsPort }) => metricsPort);
+    const units = ports.map((port) => metric(port, 'stock_gate_difference_units'));
+    return Math.max(...(await Promise.all(units)));
+  };
   await eventually(async () => (await shown()) === 0, 'nothing differs');
   let most = 0;
-  await system.redis.incrby(`{sku:${skuId}}:avail`, -7);
   await eventually(
     async () => {
+      // It is shown for a second; a machine that stood still finds it healed, and then it differs again.
+      const key = `{sku:${skuId}}:avail`;
+      if ((await system.redis.get(key)) === '1000') await system.redis.incrby(key, -7);
       most = Math.max(most, await shown());
       return most > 0;
     },

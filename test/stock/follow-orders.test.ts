@@ -40,6 +40,10 @@ type Fate = keyof typeof fates;
 const fateNames = Object.keys(fates) as Fate[];
 
 const repeats = 4;
+/** So many that each of the 12 partitions has some of them. */
+const markers = 200;
+const followedWithinMs = 120_000;
+const slow = { timeout: 600_000 };
 const seed = runSeed();
 console.log(`seed ${seed} (SLUICE_TEST_SEED)`);
 const random = seededRandom(seed);
@@ -50,7 +54,7 @@ let lastSku = 0n;
 
 before(async () => {
   // The orders exist only as events, so no sweep may come to ask for them.
-  const env = { SLUICE_SETTLE_AGE_MS: '600000' };
+  const env = { SLUICE_SETTLE_AGE_MS: '600000', SLUICE_REDIS_TIMEOUT_MS: '5000' };
   system = await startSystem({ name: 'follow', stocks: 2, env });
   topic = orderEventsTopic(`${system.prefix}.`);
   const log = createLog('test', 'silent');
@@ -119,7 +123,7 @@ async function untilFollowed(skuId: bigint, orders: readonly Followed[]): Promis
       return orders.every(({ orderId, fate }) => states.get(String(orderId)) === fates[fate].state);
     },
     'every hold is in its last state',
-    { everyMs: 100, withinMs: 60_000 },
+    { everyMs: 100, withinMs: followedWithinMs },
   );
   const count = (state: number): bigint =>
     BigInt(orders.filter(({ fate }) => fates[fate].state === state).length);
@@ -130,7 +134,7 @@ async function untilFollowed(skuId: bigint, orders: readonly Followed[]): Promis
     },
     'the gate has what the ledger has',
     // A process that was killed leaves pending entries, and credits that are missed only behind them.
-    { everyMs: 100, withinMs: 60_000 },
+    { everyMs: 100, withinMs: followedWithinMs },
   );
   const { ledger } = await system.admin.getStockLayers({ skuId });
   const supplied = ledger?.supplied ?? 0n;
@@ -144,33 +148,51 @@ async function publish(events: Followed['events']): Promise<void> {
   }
 }
 
-test('events that come several times and in any order take effect once', async () => {
+test('events that come several times and in any order take effect once', slow, async () => {
   const skuId = await newSku(1_000n);
   const orders = await newOrders(skuId, 200);
   const all = orders.flatMap(({ events }) => Array.from({ length: repeats }, () => events).flat());
   await publish(shuffled(all));
   await untilFollowed(skuId, orders);
   await publish(shuffled(orders.flatMap(({ events }) => events)));
-  const marker = await newOrders(skuId, 5);
+  // What is behind the repetitions in every partition: when it is followed, they were too.
+  const marker = await newOrders(skuId, markers);
   await publish(marker.flatMap(({ events }) => events));
   await untilFollowed(skuId, [...orders, ...marker]);
 });
 
-test('a process killed between an effect and the commit of its offset repeats nothing', async () => {
-  const skuId = await newSku(1_000n);
-  for (const victim of system.stocks) {
-    await victim.restart({ SLUICE_FAILPOINTS: 'stock.after_release_commit:kill@2' });
-  }
-  const orders = await newOrders(skuId, 200);
-  const all = orders.flatMap(({ events }) => Array.from({ length: repeats }, () => events).flat());
-  // In pieces, so that each process comes to its second batch.
-  const mixed = shuffled(all);
-  const piece = Math.ceil(mixed.length / 20);
-  const dead = () => system.stocks.filter(({ process: child }) => !child.isRunning());
-  for (let from = 0; from < mixed.length; from += piece) {
-    await publish(mixed.slice(from, from + piece));
-  }
-  await eventually(() => dead().length > 0, 'a consumer is killed');
-  for (const victim of system.stocks) await victim.restart();
-  await untilFollowed(skuId, orders);
-});
+test(
+  'a process killed between an effect and the commit of its offset repeats nothing',
+  slow,
+  async () => {
+    const skuId = await newSku(1_000n);
+    const orders = await newOrders(skuId, 200);
+    for (const victim of system.stocks) {
+      await victim.restart({ SLUICE_FAILPOINTS: 'stock.after_release_commit:kill@2' });
+    }
+    const all = orders.flatMap(({ events }) =>
+      Array.from({ length: repeats }, () => events).flat(),
+    );
+    // In pieces, so that each process comes to its second batch.
+    const mixed = shuffled(all);
+    const piece = Math.ceil(mixed.length / 20);
+    const dead = () => system.stocks.filter(({ process: child }) => !child.isRunning());
+    for (let from = 0; from < mixed.length; from += piece) {
+      await publish(mixed.slice(from, from + piece));
+    }
+    // A consumer that joined late has all of it in one batch: then more must come.
+    let from = 0;
+    await eventually(
+      async () => {
+        if (dead().length > 0) return true;
+        from = (from + piece) % mixed.length;
+        await publish(mixed.slice(from, from + piece));
+        return false;
+      },
+      'a consumer is killed',
+      { everyMs: 500, withinMs: followedWithinMs },
+    );
+    for (const victim of system.stocks) await victim.restart();
+    await untilFollowed(skuId, orders);
+  },
+);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { fromClientError } from '../../services/runtime/refusal-status.ts';
+import { eventually } from '../support/eventually.ts';
 import { figuresOf, startBuyers, untilSold } from './buyers.ts';
 import { atRest, newSku, shortAge, startStockSystem, untilOpen } from './support.ts';
 
@@ -88,8 +89,7 @@ test('more SKUs are created and rebuilt at once than there are connections, and 
 test('a gate is rebuilt on a Redis that is empty', async () => {
   const skuId = await newSku(system, 50n);
   const buyers = startBuyers(system, [skuId], { releaseShare: 0 });
-  await untilSold(buyers, 10);
-  await buyers.stop();
+  await untilSold(buyers, 10).finally(() => buyers.stop());
   await atRest(system, skuId);
   await system.restartRedis();
   await system.redis.flushall();
@@ -100,7 +100,10 @@ test('a gate is rebuilt on a Redis that is empty', async () => {
     return undefined;
   };
   let available: bigint | undefined;
-  while (available === undefined) available = await rebuilt();
+  await eventually(async () => {
+    available = await rebuilt();
+    return available !== undefined;
+  }, 'the gate is rebuilt');
   assert.equal(available, BigInt((await figuresOf(system, skuId)).available));
   await untilOpen(system, skuId);
   await expectAddedUp(skuId);

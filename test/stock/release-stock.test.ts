@@ -1,21 +1,24 @@
 import assert from 'node:assert/strict';
-import { after, test } from 'node:test';
+import { after, afterEach, test } from 'node:test';
 import { OrderEvent } from '../../gen/sluice/event/v1/order_event.ts';
 import { OrderStatus } from '../../gen/sluice/order/v1/order.ts';
 import { Deadline } from '../../services/runtime/deadline.ts';
 import { failpoints } from '../../services/runtime/failpoints.ts';
 import { createLog } from '../../services/runtime/log.ts';
 import { createMetrics } from '../../services/runtime/metrics.ts';
+import { createPool, type Pool } from '../../services/runtime/mysql.ts';
 import { createFollowOrders, decodeOrderEvent } from '../../services/stock/follow-orders.ts';
 import type { Gate } from '../../services/stock/gate.ts';
 import { moveHolds, type OrderMove } from '../../services/stock/ledger-moves.ts';
 import { createReleaseStock } from '../../services/stock/release-stock.ts';
 import { createStockMetrics } from '../../services/stock/stock-metrics.ts';
 import { eventually } from '../support/eventually.ts';
+import { mysqlUrl } from '../support/servers.ts';
 import { atRest, holdsOf, newSku, reservation, reserve, startStockSystem } from './support.ts';
 
 const system = await startStockSystem('release');
 after(() => system.close());
+afterEach(() => failpoints.clear());
 
 async function figures(skuId: bigint): Promise<bigint[]> {
   const { sku } = await system.stock.getSku({ skuId });
@@ -82,7 +85,6 @@ test('a release between the gate and the post credits what is pending, and bars 
     });
   });
   const outcome = await reserve(system, order);
-  failpoints.clear();
   assert.equal(outcome.$case, 'dead');
   const { gate } = await system.admin.getStockLayers({ skuId });
   assert.deepEqual([gate?.available, gate?.pendingOrders], [3n, 0n]);
@@ -113,7 +115,7 @@ test('a credit that the gate did not answer is not sent again, and heals by itse
     ...{ userId: 0n, requestId: '' },
   };
   const options = { forgetRequests: false };
-  assert.deepEqual(await releases.release([move], options, Deadline.after(5_000)), [1n]);
+  assert.deepEqual(await releases.release([move], options, Deadline.after(30_000)), [1n]);
   assert.equal(calls, 1);
   assert.equal(await atRest(system, skuId), 5, 'the contradiction was healed');
 });
@@ -124,24 +126,40 @@ test('a move that waits for a hold keeps no buyer waiting: the SKU is locked for
   await reserve(system, order);
   const { orderId } = order;
   const other = await system.pool.getConnection();
+  // The move must wait for as long as this takes, on a machine that stands still as well.
+  await other.query('SET SESSION idle_transaction_timeout = 60');
+  const patient = await patientPool();
   await other.query('START TRANSACTION');
   await other.query('SELECT state FROM stock_holds WHERE order_id = ? FOR UPDATE', [orderId]);
   const move: OrderMove = {
     ...{ orderId, move: 'SELL', fenceSkuIds: [], userId: 0n, requestId: '' },
   };
   let isMoved = false;
-  const moving = moveHolds(system.pool, [move], Deadline.after(5_000)).then(() => {
+  const moving = moveHolds(patient, [move], Deadline.after(60_000)).then(() => {
     isMoved = true;
   });
-  // The server shows its transactions anew only to who has not looked for 100 ms.
-  await eventually(isSomebodyWaiting, 'the move waits for the hold', { everyMs: 200 });
-  assert.equal((await reserve(system, reservation([skuId]))).$case, 'reserved');
-  assert.equal(isMoved, false, 'the buyer did not wait for the move');
-  await other.query('COMMIT');
-  other.release();
-  await moving;
+  try {
+    // The server shows its transactions anew only to who has not looked for 100 ms.
+    await eventually(isSomebodyWaiting, 'the move waits for the hold', { everyMs: 200 });
+    assert.equal((await reserve(system, reservation([skuId]))).$case, 'reserved');
+    assert.equal(isMoved, false, 'the buyer did not wait for the move');
+  } finally {
+    await other.query('COMMIT');
+    other.destroy();
+    await moving.finally(() => patient.end());
+  }
   assert.deepEqual(await figures(skuId), [3n, 1n, 1n]);
 });
+
+/** A pool of one connection that waits for locks for a minute instead of a second. */
+async function patientPool(): Promise<Pool> {
+  const [rows] = await system.pool.query('SELECT DATABASE() AS name');
+  const [{ name: database }] = rows as [{ name: string }];
+  const options = { database, connectionsMax: 1, multipleStatements: true };
+  const pool = createPool(mysqlUrl, options);
+  await pool.query('SET SESSION innodb_lock_wait_timeout = 60');
+  return pool;
+}
 
 async function isSomebodyWaiting(): Promise<boolean> {
   const [rows] = await system.pool.query(
@@ -175,7 +193,7 @@ test('order events sell, release and restock; repeated and disordered they do th
   const follow = createFollowOrders(
     releasesWith({ release: () => Promise.resolve('CREDITED' as const) }),
   );
-  for (let time = 0; time < 2; time += 1) await follow.handle(events, Deadline.after(5_000));
+  for (let time = 0; time < 2; time += 1) await follow.handle(events, Deadline.after(30_000));
   await follow.close();
   assert.deepEqual(await Promise.all(orders.map((orderId) => holdsOf(system.pool, orderId))), [
     [`${skuId}:2`],
@@ -198,7 +216,7 @@ test('an event that cannot take effect does not take the others of its transacti
   const cancelled = (orderId: bigint): OrderEvent[] => [
     OrderEvent.fromPartial({ orderId, status: OrderStatus.ORDER_STATUS_CANCELLED }),
   ];
-  const deadline = Deadline.after(5_000);
+  const deadline = Deadline.after(30_000);
   const handled = await Promise.allSettled(
     [1n, 2n, 3n].map((orderId) => follow.handle(cancelled(orderId), deadline)),
   );
@@ -230,7 +248,7 @@ test('releases and payments of one order at the same time leave exactly one effe
     orders.map(({ orderId }) => ({ orderId, move, fenceSkuIds: [], userId: 0n, requestId: '' }));
   const both = await Promise.all(
     (['RELEASE', 'SELL'] as const).map((move) =>
-      moveHolds(system.pool, moves(move), Deadline.after(5_000)),
+      moveHolds(system.pool, moves(move), Deadline.after(30_000)),
     ),
   );
   assert.equal(

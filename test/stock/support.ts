@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Redis } from 'ioredis';
+import type { ResultSetHeader } from 'mysql2/promise';
 import { createChannel, createClientFactory, Metadata } from 'nice-grpc';
 import { errorDetailsClientMiddleware } from 'nice-grpc-error-details';
 import { migrateAll } from '../../db/migrate.ts';
@@ -19,6 +20,7 @@ import {
 } from '../../gen/sluice/stock/v1/stock_service.ts';
 import { demoTokenSecret } from '../../services/runtime/env.ts';
 import { failpoints } from '../../services/runtime/failpoints.ts';
+import { deadlineLeftHeader } from '../../services/runtime/grpc-deadline.ts';
 import { createPool, type Pool } from '../../services/runtime/mysql.ts';
 import { createTokens } from '../../services/runtime/tokens.ts';
 import { compose } from '../../services/stock/compose.ts';
@@ -29,9 +31,18 @@ import { dropDatabases } from '../support/databases.ts';
 import { eventually } from '../support/eventually.ts';
 import { mysqlUrl, uniquePrefix } from '../support/servers.ts';
 
-/** Age at which the loops settle where a test waits for them; elsewhere no order may come to it. */
-export const shortSettleAgeMs = 2_000;
+/**
+ * Age at which the loops settle where a test waits for them; elsewhere no order may come to it. Longer than
+ * a machine may stand still: an order on its way must not be settled because of that.
+ */
+export const shortSettleAgeMs = 4_000;
 export const shortAge = { SLUICE_SETTLE_AGE_MS: String(shortSettleAgeMs) };
+
+/** Nothing is unknown because the machine stood still for a moment; tests of lost answers set their own. */
+const redisTimeoutMs = 10_000;
+/** What a call may take; without it the service takes 5 s. */
+const budgetMs = 30_000;
+const restBoundMs = 60_000;
 
 /** A stock service of its own Redis and database, without Kafka, and an order service made of answers. */
 export interface StockSystem {
@@ -76,6 +87,7 @@ export async function startStockSystem(
   const env = {
     SLUICE_MYSQL_URLS: databaseUrl,
     SLUICE_REDIS_URL: redisServer.url,
+    SLUICE_REDIS_TIMEOUT_MS: String(redisTimeoutMs),
     SLUICE_DATABASE_PREFIX: prefix,
     SLUICE_STOCK_PORT: '0',
     SLUICE_STOCK_METRICS_PORT: '0',
@@ -136,10 +148,11 @@ async function startService(
     role: 'admin',
     ttlSeconds: 3_600,
   });
-  const metadata = Metadata({ authorization: `Bearer ${token}` });
+  const budget = { [deadlineLeftHeader]: String(budgetMs) };
+  const metadata = Metadata({ ...budget, authorization: `Bearer ${token}` });
   const factory = createClientFactory().use(errorDetailsClientMiddleware);
   return {
-    stock: factory.create(StockServiceDefinition, channel),
+    stock: factory.create(StockServiceDefinition, channel, { '*': { metadata: Metadata(budget) } }),
     admin: factory.create(StockAdminServiceDefinition, channel, { '*': { metadata } }),
     port: running.port,
     metricsPort: running.metricsPort,
@@ -181,9 +194,7 @@ export async function untilOpen(
 ): Promise<void> {
   const isOpen = async (): Promise<boolean | undefined> =>
     (await admin.getStockLayers({ skuId })).gate?.loaded;
-  await eventually(() => isOpen().catch(() => false), `the gate of SKU ${skuId} opens`, {
-    withinMs: 10_000,
-  });
+  await eventually(() => isOpen().catch(() => false), `the gate of SKU ${skuId} opens`);
 }
 
 let lastUser = 1_000n;
@@ -214,6 +225,27 @@ export async function reserve(
   return results[0]?.outcome as NonNullable<ReservationResult['outcome']>;
 }
 
+/**
+ * Changes a row as only a fault of ours could: the server checks nothing, and then refuses every later change
+ * of the row that leaves it so. On a connection of its own, which waits for whoever has the row locked.
+ */
+export async function breakRow(
+  pool: Pool,
+  sql: string,
+  values: readonly unknown[],
+): Promise<number> {
+  const connection = await pool.getConnection();
+  try {
+    await connection.query(
+      'SET SESSION check_constraint_checks = 0, innodb_lock_wait_timeout = 50',
+    );
+    const [{ affectedRows }] = await connection.query<ResultSetHeader>(sql, [...values]);
+    return affectedRows;
+  } finally {
+    connection.destroy();
+  }
+}
+
 /** The holds of an order as `sku:state`, ascending. */
 export async function holdsOf(pool: Pool, orderId: bigint): Promise<string[]> {
   const [rows] = await pool.query(
@@ -231,12 +263,14 @@ export async function atRest(
   let available = -1n;
   await eventually(
     async () => {
-      const { gate, ledger } = await admin.getStockLayers({ skuId });
+      const layers = await admin.getStockLayers({ skuId }).catch(() => undefined);
+      const { gate, ledger } = layers ?? {};
       available = ledger?.available ?? -1n;
       return gate?.loaded && gate.pendingOrders === 0n && gate.available === available;
     },
     `gate and ledger of SKU ${skuId} agree`,
-    { withinMs: 20_000 },
+    // What is pending is settled at an age of 15 s, unless the test has another.
+    { withinMs: restBoundMs },
   );
   return Number(available);
 }

@@ -5,6 +5,7 @@ import { firstOrderIdAt } from '../../services/stock/order-clock.ts';
 import { eventually } from '../support/eventually.ts';
 import {
   atRest,
+  breakRow,
   holdsOf,
   newSku,
   reservation,
@@ -74,22 +75,20 @@ test('the cursor waits for an order that is undecided, and what is behind it is 
 test('a hold that cannot be released keeps no other held, and is released when it can be', async () => {
   const [broken, skuId] = [await newSku(system, 10n), await newSku(system, 10n)];
   const [stuck, dead] = [reservation([broken]), reservation([skuId])];
-  system.orders.resolve = () => 'DEAD';
-  const connection = await system.pool.getConnection();
+  // The sweep must not come by before the row is as it is to find it.
+  system.orders.resolve = () => 'UNDECIDED';
+  await system.stock.reserveStock({ reservations: [stuck, dead] });
+  await breakRow(system.pool, 'UPDATE skus SET sold = sold + 1 WHERE sku_id = ?', [broken]);
   try {
-    await system.stock.reserveStock({ reservations: [stuck, dead] });
-    // As a fault of ours would leave it: every later change of the row is refused by the server.
-    await connection.query('SET SESSION check_constraint_checks = 0');
-    await connection.query('UPDATE skus SET sold = sold + 1 WHERE sku_id = ?', [broken]);
+    system.orders.resolve = () => 'DEAD';
     await eventually(
       async () => (await holdsOf(system.pool, dead.orderId))[0] === `${skuId}:3`,
       'the order behind is released',
     );
     assert.deepEqual(await holdsOf(system.pool, stuck.orderId), [`${broken}:1`]);
     assert((await cursor()) < stuck.orderId, 'it is not forgotten');
-    await connection.query('UPDATE skus SET sold = sold - 1 WHERE sku_id = ?', [broken]);
   } finally {
-    connection.destroy();
+    await breakRow(system.pool, 'UPDATE skus SET sold = sold - 1 WHERE sku_id = ?', [broken]);
   }
   await untilPassed(dead.orderId);
   assert.deepEqual(await holdsOf(system.pool, stuck.orderId), [`${broken}:3`]);
@@ -121,9 +120,12 @@ test('the watermark waits for a post under way, whose hold is then asked for', a
   });
   const slow = reserve(system, order);
   const due = order.orderId + (BigInt(shortSettleAgeMs + 500) << 22n);
-  await eventually(() => BigInt(firstOrderIdAt(Date.now())) > due, 'the order is due');
-  assert((await cursor()) < order.orderId);
-  release();
+  try {
+    await eventually(() => BigInt(firstOrderIdAt(Date.now())) > due, 'the order is due');
+    assert((await cursor()) < order.orderId);
+  } finally {
+    release();
+  }
   assert.equal((await slow).$case, 'reserved');
   await eventually(
     async () => (await holdsOf(system.pool, order.orderId))[0] === `${skuId}:3`,

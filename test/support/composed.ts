@@ -56,7 +56,10 @@ export interface Composed {
 /** Age at which loops settle what was left behind; short, so that a test need not wait 15 s. */
 export const settleAgeMs = 2_000;
 
-export async function compose(name: string): Promise<Composed> {
+export async function compose(
+  name: string,
+  env: Readonly<Record<string, string>> = {},
+): Promise<Composed> {
   const prefix = uniquePrefix(name);
   const dir = mkdtempSync(join(tmpdir(), 'sluice-'));
   const redisDir = join(dir, 'redis');
@@ -73,6 +76,7 @@ export async function compose(name: string): Promise<Composed> {
     SLUICE_DEMO: '1',
     SLUICE_LOG_LEVEL: process.env.SLUICE_LOG_LEVEL ?? 'silent',
     SLUICE_SETTLE_AGE_MS: String(settleAgeMs),
+    ...env,
   };
   const stops: (() => Promise<void> | void)[] = [];
   const a = await startSide(variables, stops);
@@ -97,7 +101,7 @@ export async function compose(name: string): Promise<Composed> {
       redisServer = await startRedis({ dir: redisDir, port });
     },
     async close() {
-      failpoints.clear();
+      clearFailpoints();
       for (const stop of stops.reverse()) await stop();
       redis.disconnect();
       await redisServer.stop();
@@ -158,21 +162,38 @@ export interface Pause {
   release(): void;
 }
 
-export function pauseAt(place: string): Pause {
+/** Every pause that was not released yet. */
+const pauses = new Set<() => void>();
+
+/** @param isMeant leaves others through, where the services come by in the background too */
+export function pauseAt(
+  place: string,
+  isMeant: (info: Readonly<Record<string, unknown>>) => boolean = () => true,
+): Pause {
   let release = (): void => undefined;
   const released = new Promise<void>((resolve) => {
-    release = resolve;
+    release = () => {
+      pauses.delete(release);
+      resolve();
+    };
   });
+  pauses.add(release);
   let used = false;
   const reached = new Promise<Readonly<Record<string, unknown>>>((resolve) => {
     failpoints.set(place, async (info) => {
-      if (used) return;
+      if (used || !isMeant(info)) return;
       used = true;
       resolve(info);
       await released;
     });
   });
   return { reached, release };
+}
+
+/** Removes all failpoints and lets go whoever is held: after a test that failed, the next one must not meet them. */
+export function clearFailpoints(): void {
+  failpoints.clear();
+  for (const release of pauses) release();
 }
 
 /** A failpoint at which the first to hit it fails, as if its process had died there. */

@@ -12,7 +12,7 @@ import type { Click } from './workload.ts';
 const run = promisify(execFile);
 const command = join(import.meta.dirname, '../../sluice');
 /** What a fault has left behind is settled within a minute; the rest is for the slowest machine. */
-const settledWithinMs = 90_000;
+const settledWithinMs = 180_000;
 
 /** Every promise that is broken now, or whose work is still under way. */
 export async function findAllBreaches(

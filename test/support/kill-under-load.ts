@@ -20,6 +20,10 @@ export interface KillOptions {
 }
 
 const provokeEveryMs = 100;
+/** Places off the usual path are reached by chance. */
+const reachedWithinMs = 90_000;
+/** A circuit that opened meanwhile stays so for 30 s. */
+const againWithinMs = 90_000;
 
 /**
  * Kills a process at a named place under load, starts it again, and waits until orders are made
@@ -37,12 +41,18 @@ export async function killUnderLoad(options: KillOptions): Promise<void> {
     ...options.workload,
   });
   try {
-    await victim.restart({ SLUICE_FAILPOINTS: `${place}:kill@${hit}` });
-    await untilKilled(victim, place, provoke);
-    await afterKill?.();
-    await victim.restart();
+    // Under load it may be killed before it is ready.
+    await victim.restartToDie(`${place}:kill@${hit}`);
+    try {
+      await untilKilled(victim, place, provoke);
+    } finally {
+      await afterKill?.();
+      await victim.restart();
+    }
     const done = oks(workload);
-    await eventually(() => oks(workload) >= done + 50, 'orders are made again');
+    await eventually(() => oks(workload) >= done + 50, 'orders are made again', {
+      withinMs: againWithinMs,
+    });
   } finally {
     await workload.stop();
   }
@@ -61,7 +71,8 @@ async function untilKilled(
       await sleep(provokeEveryMs);
     }
   })();
-  await eventually(() => !child.isRunning(), `${place} is reached`).finally(() => {
+  const bounds = { withinMs: reachedWithinMs };
+  await eventually(() => !child.isRunning(), `${place} is reached`, bounds).finally(() => {
     given = true;
     return provoking;
   });

@@ -4,7 +4,8 @@ import { freePort, isPortOpen } from '../../deploy/local/port.ts';
 import { type ManagedProcess, spawnLogged, waitUntilReady } from '../../deploy/local/process.ts';
 
 const repository = join(import.meta.dirname, '../..');
-const readyTimeoutMs = 60_000;
+/** A dozen processes may start at once, on few cores. */
+const readyTimeoutMs = 180_000;
 
 export type ServiceName = 'order' | 'stock' | 'edge' | 'payment' | 'events' | 'simulator' | 'mail';
 

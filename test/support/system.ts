@@ -18,6 +18,7 @@ import {
   type SystemProcesses,
   startProcesses,
 } from './system-processes.ts';
+import { answered } from './workload.ts';
 
 export { orderShards };
 
@@ -89,13 +90,14 @@ export async function startSystem(options: SystemOptions): Promise<System> {
     },
     gateOpen,
     async createSku({ skuId, supplied, limitPerUser = 0 }) {
-      await admin.createSku({
+      const sku = {
         skuId,
         title: `Thing ${skuId}`,
         unitPrice: { currencyCode: 'EUR', minorUnits: 1_999n },
         supplied,
         limitPerUser,
-      });
+      };
+      await answered(() => admin.createSku(sku));
       await eventually(() => gateOpen(skuId), `the gate of SKU ${skuId} opens`);
     },
     async close() {

@@ -66,6 +66,35 @@ async function attemptOnce(
   }
 }
 
+const knownTriesMax = 40;
+const askAgainMs = 100;
+
+/** Makes attempts until the outcome is known, as buyers do: any one of them may be lost on a machine that stands still. */
+export async function attemptUntilKnown(
+  client: OrderServiceClient,
+  click: Click,
+  deadlineMs?: number,
+): Promise<Outcome> {
+  for (let count = 1; ; count += 1) {
+    const outcome = await attempt(client, click, deadlineMs);
+    if (outcome.kind !== 'unknown' || count === knownTriesMax) return outcome;
+    await sleep(askAgainMs);
+  }
+}
+
+/** What a call that may be repeated answers, asked again while its outcome is unknown. @throws what it refuses */
+export async function answered<Answer>(call: () => Promise<Answer>): Promise<Answer> {
+  for (let count = 1; ; count += 1) {
+    try {
+      return await call();
+    } catch (error) {
+      const isRefusal = refusalTable[fromClientError(error).reason].http < 500;
+      if (isRefusal || count === knownTriesMax) throw error;
+    }
+    await sleep(askAgainMs);
+  }
+}
+
 export interface WorkloadOptions {
   readonly clients: () => readonly OrderServiceClient[];
   readonly seed: number;
@@ -91,18 +120,23 @@ export interface Workload {
   stop(): Promise<void>;
 }
 
+/** Workloads of this process: two of one seed must not use the same request ids. */
+let workloads = 0;
+
 /** Buyers who click, wait, and click again when they got no answer, until stopped. */
 export function startWorkload(options: WorkloadOptions): Workload {
   const { clients, seed, concurrency, attemptsMax = 4, restMs = 0 } = options;
   const { cancelShare = 0, repeatShare = 0.05 } = options;
   const { clicksMax = 20_000 } = options;
   const history: Click[] = [];
+  workloads += 1;
+  const label = `${seed}-${workloads}`;
   let stopped = false;
 
   async function buyer(index: number): Promise<void> {
     const random = seededRandom(seed + index * 7_919);
     while (!stopped && history.length < clicksMax) {
-      const click = nextClick(random, options, `${seed}-${index}-${history.length}`);
+      const click = nextClick(random, options, `${label}-${index}-${history.length}`);
       history.push(click);
       for (let count = 0; count < attemptsMax; count += 1) {
         // Now and then an impatient buyer sends the same click twice at once.
