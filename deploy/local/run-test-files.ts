@@ -18,7 +18,8 @@ export type RunTestsOptions = {
 };
 
 const defaultTestTimeoutMs = 120_000;
-const defaultExitBoundMs = 20_000;
+/** Includes what a file's last hooks take to stop servers and drop schemas. */
+const defaultExitBoundMs = 60_000;
 /** Before the first test, that is while a file imports and brings up what it needs. */
 const beginBoundMs = 180_000;
 /** While a test runs: its own timeout comes first, unless it blocks the event loop. */
