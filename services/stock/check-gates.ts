@@ -55,7 +55,7 @@ export function startCheckGates(options: CheckGatesOptions): Loop & { healthy():
         if (checkOne(options, contradictions, sku, view)) suspects.push({ sku, view });
         totals.pending += view.pendingOrders;
         if (view.oldestPendingMs !== undefined) {
-          const ageMs = options.connection.redisNowMs() - view.oldestPendingMs;
+          const ageMs = options.connection.saleNowMs() - view.oldestPendingMs;
           totals.ageMs = Math.max(totals.ageMs, ageMs);
         }
         totals.difference += contradictions.restingDifference(sku.skuId);

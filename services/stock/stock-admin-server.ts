@@ -74,7 +74,7 @@ async function readGateLayer(connection: GateConnection, skuId: bigint): Promise
   try {
     const [view] = (await readGates(connection, [skuId])) as [GateView];
     const { loaded, state, available = 0, epoch, pendingOrders, oldestPendingMs } = view;
-    const now = connection.redisNowMs();
+    const now = connection.saleNowMs();
     const oldestPendingAgeMs = Math.max(0, Math.round(now - (oldestPendingMs ?? now)));
     return {
       ...{ loaded, state, available: BigInt(available), epoch: epoch < 0n ? 0n : epoch },

@@ -17,8 +17,13 @@ export interface StockMetrics {
   readonly auditBreaches: Gauge<'promise'>;
   readonly auditAgeSeconds: Gauge;
   readonly resyncs: Counter<'cause'>;
-  readonly sweepLagSeconds: Gauge;
+  /** Set by the sweep: asked whenever the metric is read, so that it grows while the sweep stands. */
+  readonly sweepLag: { ms: () => number };
   readonly sweepUndecided: Gauge;
+  /** Holds that the ledger refuses to release. */
+  readonly holdsSetAside: Counter;
+  /** SKUs whose rows another transaction keeps locked. */
+  readonly busySkus: Gauge;
   /** Orders whose holds missed an event, by what the recheck made of them. */
   readonly rechecked: Counter<'move'>;
   readonly fenced: Counter;
@@ -29,6 +34,12 @@ const batchEntries = [1, 2, 5, 10, 25, 50, 100, 250, 500];
 const queueSeconds = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1];
 
 export function createStockMetrics(metrics: Metrics): StockMetrics {
+  const sweepLag = { ms: () => 0 };
+  metrics.gaugeOf(
+    'stock_sweep_lag_seconds',
+    'How far the check of holds against orders is behind the age at which it is due',
+    () => sweepLag.ms() / 1_000,
+  );
   return {
     deducted: metrics.counter('stock_deduct_total', 'Reservations of orders, by outcome', [
       'status',
@@ -77,13 +88,18 @@ export function createStockMetrics(metrics: Metrics): StockMetrics {
     resyncs: metrics.counter('stock_resync_total', 'Gates installed from the ledger, by cause', [
       'cause',
     ]),
-    sweepLagSeconds: metrics.gauge(
-      'stock_sweep_lag_seconds',
-      'How far the check of holds against orders is behind the age at which it is due',
-    ),
+    sweepLag,
     sweepUndecided: metrics.gauge(
       'stock_sweep_undecided',
       'Orders whose existence is not decided yet',
+    ),
+    holdsSetAside: metrics.counter(
+      'stock_holds_set_aside_total',
+      'Holds without an order that the ledger refused to release; the recheck tries them again',
+    ),
+    busySkus: metrics.gauge(
+      'stock_busy_skus',
+      'SKUs whose rows another transaction keeps locked; their orders are refused',
     ),
     rechecked: metrics.counter(
       'stock_recheck_mended_total',
