@@ -15,6 +15,13 @@ const lookMax = 500;
 const skusMax = 10_000;
 /** New orders of a SKU that is busy for longer are refused before they reach its gate. */
 const refuseAfterMs = 300;
+/** Rows that others have locked are waited for so many times as long as a transaction of ours takes … */
+const waitFactor = 4;
+/** … but for no less and no more milliseconds than this. */
+const waitMsMin = 50;
+const waitMsMax = 400;
+/** Weight of the newest transaction in the mean of what they take. */
+const newestWeight = 0.1;
 
 /** SKUs whose rows another transaction keeps locked: an operator's, or that of a copy which hangs. */
 export interface BusySkus extends KnownBusySkus {
@@ -34,6 +41,7 @@ export function startBusySkus(options: {
 }): BusySkus {
   const { pool, busySkus: gauge, log } = options;
   const sinceMs = new Map<bigint, number>();
+  let meanMs = 0;
 
   function forget(skuId: bigint): void {
     const beganMs = sinceMs.get(skuId);
@@ -83,6 +91,10 @@ export function startBusySkus(options: {
       for (const skuId of skuIds) if (!busy.has(skuId)) forget(skuId);
       gauge.set(sinceMs.size);
     },
+    took(ms) {
+      meanMs += (ms - meanMs) * newestWeight;
+    },
+    lockWaitMs: () => Math.min(waitMsMax, Math.max(waitMsMin, waitFactor * meanMs)),
     refuses(skuId) {
       const beganMs = sinceMs.get(skuId);
       return beganMs !== undefined && performance.now() - beganMs >= refuseAfterMs;

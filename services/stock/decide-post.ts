@@ -88,11 +88,7 @@ export function decidePost(orders: readonly PostedOrder[], state: PostState): Po
   return { results, inserts, taken };
 }
 
-function decideFirst(
-  order: PostedOrder,
-  state: PostState,
-  taken: Map<bigint, bigint>,
-): PostResult {
+function decideFirst(order: PostedOrder, state: PostState, taken: Map<bigint, bigint>): PostResult {
   const { orderId, lines } = order.reservation;
   // Without the locks of its SKUs nobody knows what the order has.
   const busy = lines.find(({ skuId }) => state.busy.has(skuId));

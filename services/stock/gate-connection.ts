@@ -2,7 +2,7 @@ import { Redis } from 'ioredis';
 import type { JudgedTime } from '../runtime/judged-time.ts';
 import type { Log } from '../runtime/log.ts';
 import { Refusal } from '../runtime/refusals.ts';
-import { gateFailure, isNoMaster } from './gate-failure.ts';
+import { isNoMaster } from './gate-failure.ts';
 
 /** The server is asked for its time and role this often: its clock may step, and it may be demoted. */
 const lookEveryMs = 1_000;
@@ -169,7 +169,8 @@ export function connectGate(options: GateConnectionOptions): GateConnection {
 /** By what a server says of itself; undefined if it may be used. */
 function faultOf(replication: string, memory: string): ServerFault | undefined {
   if (!/^role:master/m.test(replication)) {
-    const sentence = 'The Redis at this address is a replica, which takes no writes: name the master';
+    const sentence =
+      'The Redis at this address is a replica, which takes no writes: name the master';
     return { kind: 'replica', sentence };
   }
   const policy = /^maxmemory_policy:([\w-]+)/m.exec(memory)?.[1];

@@ -2,9 +2,6 @@ import type { PoolConnection, RowDataPacket } from 'mysql2/promise';
 import { lockWaitLimit, type ServerKind } from '../runtime/mysql.ts';
 import { chunksOf, type HoldRow, holdsByOrder, readHoldsSql, runTogether } from './ledger-sql.ts';
 
-/** How long the rows of holds that others have locked are waited for, in milliseconds. */
-const lockWaitMs = 40;
-
 /** The holds of some orders as a transaction has locked them. */
 export interface SeenHolds {
   readonly holds: Map<bigint, HoldRow[]>;
@@ -20,16 +17,15 @@ export interface HoldsReading {
   read(connection: PoolConnection, kind: ServerKind): Promise<SeenHolds>;
 }
 
+/** How long locked rows are waited for; false passes them over, and `unlocked` locks none. */
+export type LockPatience = { readonly ms: number } | false | 'unlocked';
+
 /**
- * Reads all holds of some orders and locks them in their key's order: waiting a moment for those that
- * are locked (a statement time-out says that it was not long enough), or passing them over; or it
- * locks none.
+ * Reads all holds of some orders and locks them in their key's order. A statement time-out says that
+ * locked ones did not become free in time.
  */
-export function readHoldsFor(
-  orderIds: readonly bigint[],
-  waits: boolean | 'unlocked',
-): HoldsReading {
-  const reading = waits === false ? passingOver(orderIds) : inTurn(orderIds, waits);
+export function readHoldsFor(orderIds: readonly bigint[], patience: LockPatience): HoldsReading {
+  const reading = patience === false ? passingOver(orderIds) : inTurn(orderIds, patience);
   return {
     ...reading,
     async read(connection, kind) {
@@ -41,13 +37,14 @@ export function readHoldsFor(
 
 function inTurn(
   orderIds: readonly bigint[],
-  waits: true | 'unlocked',
+  patience: Exclude<LockPatience, false>,
 ): Pick<HoldsReading, 'statements' | 'seen'> {
-  const lock = waits === true;
-  const statements = readHoldsSql(orderIds, { lock });
+  const statements = readHoldsSql(orderIds, { lock: patience !== 'unlocked' });
   return {
     statements: (kind) =>
-      lock ? statements.map((sql) => lockWaitLimit(kind, lockWaitMs, sql)) : statements,
+      patience === 'unlocked'
+        ? statements
+        : statements.map((sql) => lockWaitLimit(kind, patience.ms, sql)),
     seen: (results) => ({ holds: holdsByOrder(results), busy: new Set() }),
   };
 }

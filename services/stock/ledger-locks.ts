@@ -2,41 +2,39 @@ import type { RowDataPacket } from 'mysql2/promise';
 import { isStatementTimeout, lockWaitLimit, type ServerKind } from '../runtime/mysql.ts';
 import { type LockedSku, lockedSkus, lockSkusSql } from './ledger-sql.ts';
 
-/**
- * How long a transaction waits for the rows of SKUs that others have locked, in milliseconds: longer
- * than ours hold them, short enough for the buyers of all other SKUs in the same transaction.
- */
-const lockWaitMs = 40;
-
 /** How a transaction locks the rows of its SKUs. */
 export interface SkuLocks {
-  /** SKUs whose rows are waited for, for a moment; ascending. */
+  /** SKUs whose rows are waited for, `waitMs` at most; ascending. */
   readonly wait: readonly bigint[];
+  readonly waitMs: number;
   /** SKUs whose rows are taken only if nobody has them; ascending. */
   readonly take: readonly bigint[];
 }
 
 /** Waits a moment for the rows, but not for those that are known to be locked for longer. */
-export function locksFor(skuIds: readonly bigint[], busy: ReadonlySet<bigint>): SkuLocks {
-  if (busy.size === 0) return { wait: skuIds, take: [] };
+export function locksFor(skuIds: readonly bigint[], busySkus: KnownBusySkus): SkuLocks {
+  const busy = busySkus.among(skuIds);
+  const waitMs = busySkus.lockWaitMs();
+  if (busy.size === 0) return { wait: skuIds, waitMs, take: [] };
   return {
     wait: skuIds.filter((skuId) => !busy.has(skuId)),
+    waitMs,
     take: skuIds.filter((skuId) => busy.has(skuId)),
   };
 }
 
 /** Waits for nothing: for the second attempt, after `isStatementTimeout`. */
 export function locksWithoutWait(skuIds: readonly bigint[]): SkuLocks {
-  return { wait: [], take: skuIds };
+  return { wait: [], waitMs: 0, take: skuIds };
 }
 
 /**
  * The statements that lock the rows; they wait first, and hold nothing meanwhile that was taken in
  * passing. The first one fails with the server's statement time-out if a row is not free in time.
  */
-export function skuLocksSql(kind: ServerKind, { wait, take }: SkuLocks): string[] {
+export function skuLocksSql(kind: ServerKind, { wait, waitMs, take }: SkuLocks): string[] {
   return [
-    ...(wait.length > 0 ? [lockWaitLimit(kind, lockWaitMs, lockSkusSql(wait))] : []),
+    ...(wait.length > 0 ? [lockWaitLimit(kind, waitMs, lockSkusSql(wait))] : []),
     ...(take.length > 0
       ? [`SELECT sku_id FROM skus WHERE sku_id IN (${take.join(',')})`, skipLockedSql(take)]
       : []),
@@ -80,11 +78,17 @@ export async function withSkuLocks<Result>(
   busySkus: KnownBusySkus,
   run: (locks: SkuLocks) => Promise<{ result: Result; busy: ReadonlySet<bigint> }>,
 ): Promise<Result> {
-  const waiting = locksFor(skuIds, busySkus.among(skuIds));
-  const outcome = await run(waiting).catch(async (error) => {
-    if (!isStatementTimeout(error)) throw error;
-    return await run(locksWithoutWait(skuIds));
-  });
+  const startedMs = performance.now();
+  const outcome = await run(locksFor(skuIds, busySkus)).then(
+    (done) => {
+      busySkus.took(performance.now() - startedMs);
+      return done;
+    },
+    async (error) => {
+      if (!isStatementTimeout(error)) throw error;
+      return await run(locksWithoutWait(skuIds));
+    },
+  );
   busySkus.note(skuIds, outcome.busy);
   return outcome.result;
 }
@@ -94,4 +98,11 @@ export interface KnownBusySkus {
   among(skuIds: readonly bigint[]): ReadonlySet<bigint>;
   /** Notes what an attempt found: of all these SKUs the busy ones, and that the others were free. */
   note(skuIds: readonly bigint[], busy: ReadonlySet<bigint>): void;
+  /** Notes how long a transaction took that got its locks, in milliseconds. */
+  took(ms: number): void;
+  /**
+   * How long to wait for rows that others have locked, in milliseconds: longer than ours hold them,
+   * short enough for the buyers of all other SKUs in the same transaction.
+   */
+  lockWaitMs(): number;
 }

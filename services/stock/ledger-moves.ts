@@ -83,7 +83,8 @@ interface Moving {
  */
 async function moveOnly(moving: Moving): Promise<MoveOutcome> {
   const { pool, busySkus, orders, waits, deadline } = moving;
-  const reading = readHoldsFor(ascending(orders.map(({ orderId }) => orderId)), waits);
+  const orderIds = ascending(orders.map(({ orderId }) => orderId));
+  const reading = readHoldsFor(orderIds, waits && { ms: busySkus.lockWaitMs() });
   return await transaction(
     pool,
     { deadline, opening: reading.statements },
@@ -93,9 +94,8 @@ async function moveOnly(moving: Moving): Promise<MoveOutcome> {
       if (planned.moved.length === 0) return outcomeOf(planned, seen, new Map());
       const kind = serverKindOf(connection);
       const skuIds = ascending(planned.figures.keys());
-      const busy = busySkus.among(skuIds);
-      if (waits && busy.size === 0) {
-        const locks = locksFor(skuIds, busy);
+      const locks = locksFor(skuIds, busySkus);
+      if (waits && locks.take.length === 0) {
         const { skus } = await writeMoves(connection, kind, planned, locks);
         return outcomeOf(planned, seen, skus);
       }
@@ -119,10 +119,11 @@ async function moveOrFence(moving: Moving): Promise<MoveOutcome> {
     const known = await readHoldsFor(orderIds, 'unlocked').read(connection, kind);
     const fenceIds = orders.flatMap(({ fenceSkuIds }) => fenceSkuIds);
     const skuIds = ascending([...fenceIds, ...skuIdsOf(known.holds)]);
-    const locks = waits ? locksFor(skuIds, busySkus.among(skuIds)) : locksWithoutWait(skuIds);
+    const locks = waits ? locksFor(skuIds, busySkus) : locksWithoutWait(skuIds);
     const { skus, busy } = await lock(connection, kind, locks);
     busySkus.note(skuIds, busy);
-    const seen = await readHoldsFor(orderIds, waits).read(connection, kind);
+    const patience = waits && { ms: busySkus.lockWaitMs() };
+    const seen = await readHoldsFor(orderIds, patience).read(connection, kind);
     const kept = ordersOf(seen.holds, busy, new Set(seen.busy));
     for (const { orderId, fenceSkuIds } of orders) {
       if (fenceSkuIds.some((skuId) => busy.has(skuId))) kept.add(orderId);

@@ -103,10 +103,9 @@ export async function raiseWatermark(
     const stored = BigInt(rows[0]?.order_id);
     const repaired = stored > firstOrderIdAt(nowMs + aheadMsMax);
     if (repaired) {
-      await connection.query(
-        'UPDATE sweep_cursor SET order_id = LEAST(order_id, ?) WHERE id = 1',
-        [target],
-      );
+      await connection.query('UPDATE sweep_cursor SET order_id = LEAST(order_id, ?) WHERE id = 1', [
+        target,
+      ]);
     } else if (stored >= target) {
       return { orderId: stored, repaired };
     }

@@ -58,9 +58,9 @@ interface Step {
   readonly line: number;
 }
 
-function bySku({ entries }: Reservations, steps: readonly Step[]): [bigint, Step[]][] {
+function bySku(reservations: Reservations, steps: readonly Step[]): [bigint, Step[]][] {
   const skuOf = ({ index, line }: Step): bigint =>
-    (entries[index]?.lines[line] as ReservationLine).skuId;
+    (reservations.at(index).lines[line] as ReservationLine).skuId;
   return [...Map.groupBy(steps, skuOf)];
 }
 
@@ -137,12 +137,13 @@ async function askGates(options: PassGatesOptions, reservations: Reservations): 
 /** A gate that does not answer says nothing: the order goes its way and learns it there. */
 async function askGate(
   { batches, log }: PassGatesOptions,
-  { entries, deadline }: Reservations,
+  reservations: Reservations,
   skuId: bigint,
   steps: readonly Step[],
 ): Promise<(Said | undefined)[]> {
+  const { deadline } = reservations;
   const asking = steps.map(({ index, line }): GateEntry => {
-    return { reservation: entries[index] as GateEntry['reservation'], line };
+    return { reservation: reservations.at(index), line };
   });
   try {
     const reply = await batches.ask.add({ skuId, entries: asking }, deadline);

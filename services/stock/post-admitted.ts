@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Log } from '../runtime/log.ts';
 import { Refusal } from '../runtime/refusals.ts';
+import type { BusySkus } from './busy-skus.ts';
 import type { PostedOrder, PostResult } from './decide-post.ts';
 import { postOutcome } from './reservation-outcomes.ts';
 import type { Reservations } from './reservations.ts';
@@ -8,22 +9,23 @@ import { postChunks, type ReserveBatches } from './reserve-batches.ts';
 import type { RequestResync } from './resync-queue.ts';
 import type { SettledOrders } from './settled-orders.ts';
 
-/**
- * A SKU's row that is locked may only be busy; so often and after so many milliseconds the post is
- * tried again. All orders of the call wait for it, so it is not for long: afterwards it is unknown, and
- * whoever asks again under the same id goes on from here.
- */
-const busyTriesMax = 3;
+/** A post that met a locked row is tried again after so many milliseconds, so often at most. */
 const busyPauseMs = 25;
+const busyTriesMax = 20;
 
 export interface PostAdmittedOptions {
   readonly batches: Pick<ReserveBatches, 'posts'>;
+  readonly busySkus: Pick<BusySkus, 'refuses'>;
   readonly settled: SettledOrders;
   readonly requestResync: RequestResync;
   readonly log: Log;
 }
 
-/** Posts orders that passed their gates to the ledger, and answers them by what it says. */
+/**
+ * Posts orders that passed their gates to the ledger, and answers them by what it says. All orders of
+ * the call wait while a SKU of one of them may only be busy for a moment. If it stays locked, its orders
+ * are unknown, and whoever asks again under the same id goes on from here.
+ */
 export async function postAdmitted(
   options: PostAdmittedOptions,
   reservations: Reservations,
@@ -33,7 +35,9 @@ export async function postAdmitted(
   for (let attempt = 0; left.length > 0; attempt += 1) {
     const busy = await postOnce(options, reservations, left);
     if (attempt === busyTriesMax) return;
-    left = busy;
+    left = busy.filter(
+      (index) => !reservations.at(index).lines.some(({ skuId }) => options.busySkus.refuses(skuId)),
+    );
     if (left.length > 0) await sleep(busyPauseMs);
   }
 }

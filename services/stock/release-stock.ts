@@ -31,10 +31,13 @@ export interface ReleaseOptions {
  */
 export class HoldsBusy extends Refusal {
   readonly orderIds: ReadonlySet<bigint>;
+  /** Units credited of all orders of the call, in their order; 0 for those that are busy. */
+  readonly units: readonly bigint[];
 
-  constructor(orderIds: ReadonlySet<bigint>) {
+  constructor(orderIds: ReadonlySet<bigint>, units: readonly bigint[]) {
     super('OVERLOADED', `The stock of ${orderIds.size} orders is locked by another transaction`);
     this.orderIds = orderIds;
+    this.units = units;
   }
 }
 
@@ -118,7 +121,7 @@ export function createReleaseStock({
       await creditFenced([...fences, ...fenced]);
       await creditAll(moved);
       if (forgetRequests) await forget(gate, rows, log);
-      if (busy.size > 0) throw new HoldsBusy(busy);
+      if (busy.size > 0) throw new HoldsBusy(busy, unitsOf(orders, moved));
       return unitsOf(orders, moved);
     },
     async close() {

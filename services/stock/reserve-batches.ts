@@ -1,10 +1,10 @@
 import { Batcher } from '../runtime/batcher.ts';
+import type { DatabaseCircuit } from '../runtime/database-circuit.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import type { Pool } from '../runtime/mysql.ts';
 import type { PostedOrder, PostResult } from './decide-post.ts';
 import type { Gate, GateEntry, GateReply } from './gate.ts';
 import type { HoldState } from './hold-states.ts';
-import type { LedgerBreaker } from './ledger-breaker.ts';
 import { type FenceEntry, fenceLines } from './ledger-fence.ts';
 import type { KnownBusySkus } from './ledger-locks.ts';
 import { postOrders } from './ledger-post.ts';
@@ -41,7 +41,7 @@ export interface ReserveBatchesOptions {
   readonly gate: Gate;
   readonly pool: Pool;
   readonly busySkus: KnownBusySkus;
-  readonly ledger: LedgerBreaker;
+  readonly ledger: Pick<DatabaseCircuit, 'fire'>;
   readonly metrics: StockMetrics;
 }
 

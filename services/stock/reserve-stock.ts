@@ -1,9 +1,9 @@
 import type { StockReservation } from '../../gen/sluice/stock/v1/stock_service.ts';
+import type { DatabaseCircuit } from '../runtime/database-circuit.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import type { AdoptHolds } from './adopt-holds.ts';
 import type { BusySkus } from './busy-skus.ts';
-import type { LedgerBreaker } from './ledger-breaker.ts';
 import { type PassGatesOptions, passGates } from './pass-gates.ts';
 import { type PostAdmittedOptions, postAdmitted } from './post-admitted.ts';
 import { dead, deductStatus, type Outcome, refused } from './reservation-outcomes.ts';
@@ -16,10 +16,10 @@ import type { UndoRefused } from './undo-refused.ts';
 export interface ReserveStockOptions extends PassGatesOptions, PostAdmittedOptions {
   readonly batches: ReserveBatches;
   readonly undoRefused: UndoRefused;
-  readonly adoptHolds: AdoptHolds;
+  readonly adoptHolds: Pick<AdoptHolds, 'adopt'>;
   readonly catalogue: Pick<SkuCatalogue, 'absentAmong'>;
   readonly busySkus: Pick<BusySkus, 'refuses'>;
-  readonly ledger: Pick<LedgerBreaker, 'open'>;
+  readonly ledger: Pick<DatabaseCircuit, 'open'>;
   /** Orders being reserved at once at most. */
   readonly ordersInFlightMax: number;
   readonly metrics: StockMetrics;
@@ -62,11 +62,11 @@ async function reserve(
   await refuseAbsentSkus(options, reservations);
   refuseBusySkus(options, reservations);
   const admitted = await passGates(options, reservations);
-  admitted.push(...(await options.adoptHolds(reservations)));
+  admitted.push(...(await options.adoptHolds.adopt(reservations)));
   if (admitted.length > 0) {
     await postAdmitted(options, reservations, admitted);
     // The gate was wrong about those that the ledger refused now.
-    const adopted = await options.adoptHolds(reservations);
+    const adopted = await options.adoptHolds.adopt(reservations);
     if (adopted.length > 0) await postAdmitted(options, reservations, adopted);
   }
   await undo(options, reservations);

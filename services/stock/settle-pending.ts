@@ -8,6 +8,7 @@ import type { Gate } from './gate.ts';
 import type { GateConnection } from './gate-connection.ts';
 import { type PendingEntry, readPending } from './gate-view.ts';
 import { type HoldState, holdState } from './hold-states.ts';
+import type { Keeper } from './keeper.ts';
 import { type FenceEntry, fenceLines } from './ledger-fence.ts';
 import type { KnownBusySkus } from './ledger-locks.ts';
 import type { SkuCatalogue } from './sku-catalogue.ts';
@@ -93,16 +94,17 @@ async function settleSku(
   return { lines: chunk.length, fenced: barred.length, busy: states.includes(undefined) };
 }
 
-/** Looks for pending entries that are too old, for as long as the service runs. */
+/** Looks for pending entries that are too old, in one process for all copies. */
 export function startSettlePending(
   options: SettlePendingOptions & {
+    readonly keeper: Pick<Keeper, 'ours'>;
     readonly catalogue: SkuCatalogue;
     readonly settleAgeMs: number;
     readonly metrics: StockMetrics;
     readonly log: Log;
   },
 ): Loop {
-  const { catalogue, settleAgeMs: ageMs, metrics, log } = options;
+  const { keeper, catalogue, settleAgeMs: ageMs, metrics, log } = options;
   const report = ({ stuck }: Settled): void => {
     for (const [skuId, err] of stuck) {
       if (err) log.error({ err, skuId: String(skuId) }, 'pending lines of a SKU cannot be settled');
@@ -113,6 +115,7 @@ export function startSettlePending(
     intervalMs: Math.min(intervalMaxMs, ageMs / 4),
     log,
     async run(signal) {
+      if (!keeper.ours()) return;
       let skuIds = catalogue.all();
       for (let step = 0; step < stepsMax && !signal.aborted; step += 1) {
         const deadline = Deadline.after(deadlineMs);

@@ -33,7 +33,11 @@ export class SkuReads {
   constructor(pool: Pool) {
     this.#skus = new Cache(keptMax);
     this.#pages = new Cache(pagesMax);
-    const common = { inFlightMax: 1, queueDepthMax: waitingMax, afterSend: 'DEPENDENCY_DOWN' } as const;
+    const common = {
+      inFlightMax: 1,
+      queueDepthMax: waitingMax,
+      afterSend: 'DEPENDENCY_DOWN',
+    } as const;
     this.#single = new Batcher({
       ...common,
       name: 'sku_read',
@@ -81,11 +85,7 @@ export class SkuReads {
   }
 
   /** Each page once, one after the other; the first failure is that of all, for they have one server. */
-  async #listAll(
-    pool: Pool,
-    pages: readonly SkuPage[],
-    deadline: Deadline,
-  ): Promise<SkuRow[][]> {
+  async #listAll(pool: Pool, pages: readonly SkuPage[], deadline: Deadline): Promise<SkuRow[][]> {
     const read = new Map<string, SkuRow[]>();
     for (const page of pages) {
       const key = keyOf(page);

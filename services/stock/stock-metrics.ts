@@ -1,5 +1,5 @@
 import { type Counter, type Gauge, Histogram } from 'prom-client';
-import type { BatcherMetrics } from '../runtime/batcher.ts';
+import { type BatcherMetrics, createBatcherMetrics } from '../runtime/batcher.ts';
 import type { Metrics } from '../runtime/metrics.ts';
 
 /** What became of one order's reservation. */
@@ -8,6 +8,7 @@ export type DeductStatus = 'success' | 'rejected' | 'failed' | 'unknown';
 export interface StockMetrics {
   readonly deducted: Counter<'status'>;
   readonly batchEntries: Histogram<'hop'>;
+  readonly hops: BatcherMetrics;
   /** For batchers of chunks: what is in a chunk only their `run` can count, into `batchEntries`. */
   readonly chunkHops: BatcherMetrics;
   readonly breakerState: Gauge<'name'>;
@@ -21,7 +22,7 @@ export interface StockMetrics {
   readonly sweepLag: { ms: () => number };
   readonly sweepUndecided: Gauge;
   /** Holds that the ledger refuses to release. */
-  readonly holdsSetAside: Counter;
+  readonly holdsSetAside: Gauge;
   /** SKUs whose rows another transaction keeps locked. */
   readonly busySkus: Gauge;
   /** Orders whose holds missed an event, by what the recheck made of them. */
@@ -30,10 +31,8 @@ export interface StockMetrics {
   readonly credits: Counter<'result'>;
 }
 
-const batchEntries = [1, 2, 5, 10, 25, 50, 100, 250, 500];
-const queueSeconds = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1];
-
 export function createStockMetrics(metrics: Metrics): StockMetrics {
+  const hops = createBatcherMetrics(metrics);
   const sweepLag = { ms: () => 0 };
   metrics.gaugeOf(
     'stock_sweep_lag_seconds',
@@ -44,23 +43,16 @@ export function createStockMetrics(metrics: Metrics): StockMetrics {
     deducted: metrics.counter('stock_deduct_total', 'Reservations of orders, by outcome', [
       'status',
     ]),
-    batchEntries: metrics.histogram('batch_entries', 'Entries in one batch', batchEntries, ['hop']),
+    batchEntries: hops.entries,
+    hops,
     chunkHops: {
+      ...hops,
       entries: new Histogram({
         name: 'chunks',
         help: 'Not registered',
         labelNames: ['hop'],
         registers: [],
       }),
-      queueAge: metrics.histogram(
-        'batch_queue_age_seconds',
-        'How long the oldest entry of a batch had waited when it was sent',
-        queueSeconds,
-        ['hop'],
-      ),
-      dropped: metrics.counter('batch_dropped_total', 'Entries whose time ran out in the queue', [
-        'hop',
-      ]),
     },
     breakerState: metrics.gauge(
       'circuit_breaker_state',
@@ -93,9 +85,9 @@ export function createStockMetrics(metrics: Metrics): StockMetrics {
       'stock_sweep_undecided',
       'Orders whose existence is not decided yet',
     ),
-    holdsSetAside: metrics.counter(
-      'stock_holds_set_aside_total',
-      'Holds without an order that the ledger refused to release; the recheck tries them again',
+    holdsSetAside: metrics.gauge(
+      'stock_holds_set_aside',
+      'Orders that do not exist whose holds the ledger refuses to release; they are tried again',
     ),
     busySkus: metrics.gauge(
       'stock_busy_skus',

@@ -15,8 +15,8 @@ import {
 } from './ledger-sweep.ts';
 import { orderIdTimeMs } from './order-clock.ts';
 import type { OrderGateway, Resolution } from './order-gateway.ts';
-import type { ReleaseStock } from './release-stock.ts';
 import { releaseDead } from './release-dead.ts';
+import type { ReleaseStock } from './release-stock.ts';
 import type { StockMetrics } from './stock-metrics.ts';
 import { UndecidedOrders } from './undecided-orders.ts';
 
@@ -28,6 +28,9 @@ const undecidedAskedMax = 2_500;
 const undecidedMax = 200_000;
 /** Rows that one statement reads, whatever their states. */
 const rowsMax = 20_000;
+/** Orders whose holds cannot be released that are remembered, and how many of them are tried in one round. */
+const setAsideMax = 1_000;
+const setAsideTried = 20;
 /** Calls in one round; a backlog goes on in the next. */
 const pagesMax = 100;
 const deadlineMs = 10_000;
@@ -65,6 +68,8 @@ class Sweep {
   readonly #options: SweepHoldsOptions;
   readonly #owner = randomUUID();
   readonly #undecided = new UndecidedOrders(undecidedMax);
+  /** Orders whose holds the ledger refuses to release; recheck-holds.ts knows them too. */
+  readonly #setAside = new Set<bigint>();
   /** The cursor as this process stored it; another value means that somebody else swept meanwhile. */
   #stored: bigint | undefined;
   /** The cursor as it was last seen, whoever swept. */
@@ -109,7 +114,9 @@ class Sweep {
     if (failpoints.on) await failpoints.hit('stock.before_watermark');
     const raised = await raiseWatermark(pool, { nowMs, ageMs }, Deadline.after(deadlineMs));
     if (raised.repaired) {
-      log.error('the watermark was in the future, raised by a clock that was wrong: it is set back');
+      log.error(
+        'the watermark was in the future, raised by a clock that was wrong: it is set back',
+      );
       this.#stored = undefined;
       return;
     }
@@ -118,8 +125,10 @@ class Sweep {
     for (let page = 0; page < pagesMax && !signal.aborted; page += 1) {
       const more = await this.#page(watermark);
       metrics.sweepUndecided.set(this.#undecided.count);
-      if (!more) return;
+      if (!more) break;
     }
+    await this.#release([...this.#setAside].slice(0, setAsideTried));
+    metrics.holdsSetAside.set(this.#setAside.size);
   }
 
   /** Decides one page, and some of what is undecided; whether there is more to look at now. */
@@ -135,7 +144,7 @@ class Sweep {
     const resolutions = asked.length > 0 ? await this.#resolve(asked, deadline) : [];
     const of = (wanted: Resolution): bigint[] =>
       asked.filter((_, index) => resolutions[index] === wanted);
-    const kept = await releaseDead(this.#options, of('DEAD'));
+    const kept = await this.#release(of('DEAD'));
     this.#undecided.update(again, [...of('UNDECIDED'), ...kept]);
     if (page.last > this.#position) this.#position = page.last;
 
@@ -143,6 +152,22 @@ class Sweep {
     const cursor = oldest === undefined ? this.#position : oldest - 1n;
     if (!(await this.#store(cursor))) return false;
     return this.#position < watermark && !this.#undecided.full;
+  }
+
+  /** Answers the orders that are to be asked for again; those that the ledger refuses are set aside. */
+  async #release(orderIds: readonly bigint[]): Promise<ReadonlySet<bigint>> {
+    const { again, failed } = await releaseDead(this.#options, orderIds);
+    for (const orderId of orderIds) if (!failed.has(orderId)) this.#setAside.delete(orderId);
+    for (const [orderId, err] of failed) {
+      const isNew = !this.#setAside.delete(orderId);
+      if (isNew) {
+        const { log } = this.#options;
+        log.error({ err, orderId: String(orderId) }, 'a hold cannot be released: it is set aside');
+      }
+      // Behind the others, so that all of them have their turn.
+      if (this.#setAside.size < setAsideMax) this.#setAside.add(orderId);
+    }
+    return again;
   }
 
   /** Answers whether this process may go on. */
