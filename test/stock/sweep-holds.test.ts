@@ -108,7 +108,9 @@ test('an order posted at or below the watermark is dead', async () => {
 
 test('the watermark waits for a post under way, whose hold is then asked for', async () => {
   const skuId = await newSku(system, 10n);
-  const order = reservation([skuId]);
+  // Made a while ago, so that the post need not rest until the server ends its transaction.
+  const orderId = firstOrderIdAt(Date.now() - (shortSettleAgeMs - 1_500));
+  const order = reservation([skuId], { orderId });
   system.orders.resolve = (orderId) => (orderId === order.orderId ? 'DEAD' : 'LIVE');
   let release = (): void => undefined;
   const released = new Promise<void>((resolve) => {
