@@ -8,12 +8,6 @@ export function isNoMaster(error: Error): boolean {
   return noMaster.test(error.message);
 }
 
-/** Whether Redis, or what `gateFailure` made of its answer, says that a key is of another type than the gate's. */
-export function isWrongType(error: unknown): boolean {
-  if (!(error instanceof Error)) return false;
-  return /\bWRONGTYPE\b/.test(error.message) || isWrongType(error.cause);
-}
-
 /** Error replies with which Redis refuses a command before it does anything. */
 const refusedBefore =
   /^(LOADING|READONLY|OOM|MISCONF|BUSY|NOAUTH|NOPERM|CLUSTERDOWN|MASTERDOWN|MOVED|ASK|TRYAGAIN|NOREPLICAS|WRONGPASS)\b/;

@@ -1,6 +1,6 @@
 import type { ChainableCommander } from 'ioredis';
 import type { GateConnection } from './gate-connection.ts';
-import { gateFailure, isWrongType } from './gate-failure.ts';
+import { gateFailure } from './gate-failure.ts';
 import { skuKeys } from './redis-keys.ts';
 
 /** What Redis holds of one SKU at one moment. */
@@ -52,9 +52,12 @@ async function readChunk(
   const pipeline = connection.redis.pipeline();
   pipeline.info('server').info('replication');
   for (const skuId of skuIds) {
-    const { avail, meta, buyers, pending } = skuKeys(skuId);
+    const { avail, meta, buyers, pending, entries } = skuKeys(skuId);
     pipeline.get(avail).zcard(pending).zrange(pending, '0', '0', 'WITHSCORES');
-    pipeline.hmget(meta, ...metaFields).hexists(buyers, '0');
+    pipeline
+      .hmget(meta, ...metaFields)
+      .hexists(buyers, '0')
+      .hlen(entries);
   }
   const replies = await answersOf(pipeline);
   const runId = /run_id:(\w+)/.exec(String(replies[0]))?.[1];
@@ -75,7 +78,7 @@ async function readChunk(
   });
 }
 
-const commandsPerSku = 5;
+const commandsPerSku = 6;
 
 const metaFields = [
   ...['state', 'run_id', 'replid', 'epoch'],
@@ -172,7 +175,7 @@ async function answersOf(pipeline: ChainableCommander): Promise<unknown[]> {
     throw gateFailure(error);
   }
   return (replies ?? []).map(([error, reply]) => {
-    if (isWrongType(error)) return wrongType;
+    if (error?.message.startsWith('WRONGTYPE')) return wrongType;
     if (error) throw gateFailure(error);
     return reply;
   });

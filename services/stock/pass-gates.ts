@@ -3,7 +3,6 @@ import type { Batcher } from '../runtime/batcher.ts';
 import type { Log } from '../runtime/log.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import type { GateEntry, GateReply } from './gate.ts';
-import { isWrongType } from './gate-failure.ts';
 import { reserveAnswer } from './gate-scripts.ts';
 import {
   gateFailureOutcome,
@@ -81,7 +80,6 @@ async function passGate(
   } catch (error) {
     const outcome = gateFailureOutcome(error, skuId, line);
     if (!(error instanceof Refusal)) log.error({ err: error }, 'a gate call failed');
-    if (isWrongType(error)) requestResync(skuId, 'not_loaded');
     for (const { index } of steps) reservations.answer(index, outcome);
     return;
   }

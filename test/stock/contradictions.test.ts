@@ -190,11 +190,6 @@ test('a key of another type closes one gate for a moment and keeps no other from
     await system.redis.rpush(skuKeys(broken)[key], 'not', 'ours');
     await system.redis.unlink(skuKeys(other).meta);
     assert.equal(await atRest(system, other), 10);
-    // Only an order asks for the entries, and learns that they are of no use.
-    if (key === 'entries') {
-      const refused = await reserve(system, reservation([broken]));
-      assert.equal(refused.$case, 'unknown');
-    }
     const typeOf = (): Promise<string> => system.redis.type(skuKeys(broken)[key]);
     await eventually(async () => (await typeOf()) !== 'list', `${key} is made anew`);
     assert.equal(await atRest(system, broken), 10);
