@@ -74,7 +74,7 @@ export async function openPlainConnection(
   address: ServerAddress,
   signal: AbortSignal,
 ): Promise<DriverConnection> {
-  const driver = dial(address, false);
+  const driver = dial({ ...address, database: undefined }, false);
   await orDestroy(driver, within(greeting(driver), connectMsMax, signal));
   return driver;
 }
