@@ -13,9 +13,9 @@ export interface BuyersOptions {
   readonly skuIds: readonly bigint[];
   /** SKUs of which each order has one unit besides. */
   readonly besideSkuIds?: readonly bigint[];
-  /** Users are numbered from here; each attempt is another user's, one after the other up to `users`. */
-  readonly firstUserId: bigint;
-  readonly users?: number;
+  /** Users are numbered from here, each attempt is another's; or they are these, in turn. */
+  readonly firstUserId?: bigint;
+  readonly userIds?: readonly bigint[];
   readonly budgetMs?: number;
   /** The client of an attempt; several copies take turns. */
   readonly client: (number: number) => OrderServiceClient;
@@ -23,13 +23,13 @@ export interface BuyersOptions {
 
 /** Buyers of one unit each, of the SKUs in turn; each attempt has a request id of its own. */
 export function buyers(options: BuyersOptions): Group {
-  const { label, perSecond, skuIds, firstUserId, users = 100_000, client } = options;
+  const { label, perSecond, skuIds, firstUserId = 1n, userIds, client } = options;
   const beside = options.besideSkuIds ?? [];
   return {
     perSecond,
     async send(number) {
       const click = {
-        userId: firstUserId + BigInt(number % users),
+        userId: userIds?.[number % userIds.length] ?? firstUserId + BigInt(number),
         requestId: `${label}-${number}`,
         lines: [skuIds[number % skuIds.length] as bigint, ...beside].map((skuId) => {
           return { skuId, quantity: 1 };
