@@ -45,7 +45,6 @@ const oddOnBoth = [
   'innodb_lock_wait_timeout = 1000',
   'lock_wait_timeout = 1',
   'eq_range_index_dive_limit = 1',
-  "optimizer_switch = 'index_condition_pushdown=off,mrr=off,index_merge=off'",
 ];
 const oddOn = {
   MariaDB: [
@@ -54,6 +53,7 @@ const oddOn = {
     'tx_read_only = ON',
     'innodb_snapshot_isolation = ON',
     'max_statement_time = 0.05',
+    "optimizer_switch = 'extended_keys=off'",
     'check_constraint_checks = OFF',
     'idle_transaction_timeout = 1',
     'idle_write_transaction_timeout = 1',
@@ -66,6 +66,7 @@ const oddOn = {
     "transaction_isolation = 'REPEATABLE-READ'",
     'transaction_read_only = ON',
     'max_execution_time = 50',
+    "optimizer_switch = 'use_index_extensions=off'",
     'range_optimizer_max_mem_size = 1',
   ],
 };
