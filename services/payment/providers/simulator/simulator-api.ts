@@ -1,6 +1,7 @@
 import type { Deadline } from '../../../runtime/deadline.ts';
 import type { Log } from '../../../runtime/log.ts';
 import { Refusal } from '../../../runtime/refusals.ts';
+import { ProviderRefusal, retryAfterMsOf } from '../../provider-refusal.ts';
 import { fieldsOf } from './simulator-messages.ts';
 
 /** An answer longer than this is not one of the simulator's. */
@@ -23,7 +24,8 @@ export interface SimulatorApi {
    * Makes one call, never a second.
    *
    * @throws Refusal OUTCOME_UNKNOWN (no answer in time, lost, or 5xx), DEPENDENCY_DOWN (surely not done: not reached,
-   * no time left, refused for our key or for load), INVALID_REQUEST (refused for good)
+   * no time left, refused for our key), OVERLOADED (surely not done: turned away for the rate), INVALID_REQUEST (refused
+   * for good)
    */
   call(
     method: 'GET' | 'POST',
@@ -40,7 +42,9 @@ export function createSimulatorApi(settings: ApiSettings, log: Log): SimulatorAp
       const { idempotencyKey, body, passStatuses = [] } = options;
       const leftMs = deadline.leftMs();
       if (leftMs <= 0)
-        throw new Refusal('DEPENDENCY_DOWN', 'no time was left to ask the simulator');
+        throw new ProviderRefusal('DEPENDENCY_DOWN', 'no time was left to ask the simulator', {
+          tells: 'nothing',
+        });
       const abort = new AbortController();
       const timer = setTimeout(() => abort.abort(), leftMs);
       try {
@@ -60,7 +64,7 @@ export function createSimulatorApi(settings: ApiSettings, log: Log): SimulatorAp
         const answer = await readJson(response);
         if (status === 401 || status === 403)
           log.error({ status }, 'the simulator refuses our key');
-        if (status >= 400 && !passStatuses.includes(status)) throw refusalOf(status, answer);
+        if (status >= 400 && !passStatuses.includes(status)) throw refusalOf(response, answer);
         return { status, body: answer };
       } catch (error) {
         throw error instanceof Refusal ? error : lostCall(error);
@@ -93,15 +97,24 @@ function parsed(text: string): unknown {
   }
 }
 
-function refusalOf(status: number, answer: unknown): Refusal {
+function refusalOf({ status, headers }: Response, answer: unknown): Refusal {
   const { code, message } = fieldsOf(fieldsOf(answer).error);
   const text = `the simulator answered ${status} ${String(code ?? '')}: ${String(message ?? '')}`;
-  // A wrong key is our own setting: nothing was done, and no payment or refund is to fail for it.
-  const isNotDone = [401, 403, 429, 503].includes(status);
-  if (isNotDone) return new Refusal('DEPENDENCY_DOWN', text);
-  // 408: it gave up on a request that did not arrive whole, so nothing was done either.
-  if (status === 408) return new Refusal('DEPENDENCY_DOWN', text);
-  return new Refusal(status >= 500 ? 'OUTCOME_UNKNOWN' : 'INVALID_REQUEST', text);
+  const waitMs = retryAfterMsOf(headers.get('retry-after'));
+  const retryAfter = waitMs > 0 ? { retryAfterMs: waitMs } : {};
+  if (status === 429) {
+    return new ProviderRefusal('OVERLOADED', text, { tells: 'too fast', ...retryAfter });
+  }
+  // A wrong key is our own setting: nothing was done, and no payment or refund is to fail for it. 408: it gave up on a
+  // request that did not arrive whole, so nothing was done either.
+  if ([401, 403, 408].includes(status)) {
+    return new ProviderRefusal('DEPENDENCY_DOWN', text, { tells: 'nothing' });
+  }
+  if (status < 500) return new ProviderRefusal('INVALID_REQUEST', text, { tells: 'nothing' });
+  const reason = status === 503 ? 'DEPENDENCY_DOWN' : 'OUTCOME_UNKNOWN';
+  const replayed = headers.get('idempotent-replayed') === 'true';
+  const tells = replayed ? 'nothing' : 'unwell';
+  return new ProviderRefusal(reason, text, { tells, replayed, ...retryAfter });
 }
 
 /** Errors of a connection that was never made: the request cannot have been read by anybody. */

@@ -1,7 +1,7 @@
 import type { Deadline } from '../../../runtime/deadline.ts';
 import type { Log } from '../../../runtime/log.ts';
-import { Refusal } from '../../../runtime/refusals.ts';
 import type { PaymentProvider, RefundOrder, RefundState, SessionState } from '../../provider.ts';
+import { ProviderRefusal } from '../../provider-refusal.ts';
 import { createSimulatorApi, type SimulatorApi } from './simulator-api.ts';
 import { readRefundState, readSessionState } from './simulator-messages.ts';
 import { readSimulatorWebhook } from './simulator-webhook.ts';
@@ -38,10 +38,12 @@ export function createSimulatorProvider(settings: SimulatorSettings, log: Log): 
     },
     async closeSession(reference, deadline) {
       const path = `/v1/sessions/${segment(reference)}/close`;
-      const { body } = await api.call('POST', path, deadline);
+      const { status, body } = await api.call('POST', path, deadline, { passStatuses: [409] });
+      if (status === 409) return { kind: 'processing' };
       const state = sessionState(body);
       if (state.kind === 'paid' || state.kind === 'closed') return state;
-      throw new Refusal('OUTCOME_UNKNOWN', 'the simulator did not close the session');
+      const text = 'the simulator did not close the session';
+      throw new ProviderRefusal('OUTCOME_UNKNOWN', text, { tells: 'nothing' });
     },
     refund: (order, deadline) => refund(api, order, deadline),
     async readRefund({ refundId }, deadline) {
@@ -87,8 +89,9 @@ function refundState(body: unknown): RefundState {
 }
 
 /** What was asked may well have been done. */
-function unreadable(): Refusal {
-  return new Refusal('OUTCOME_UNKNOWN', 'the simulator answered something unreadable');
+function unreadable(): Error {
+  const text = 'the simulator answered something unreadable';
+  return new ProviderRefusal('OUTCOME_UNKNOWN', text, { tells: 'nothing' });
 }
 
 /** A reference comes from our own table, but a path is no place to trust it. */

@@ -41,7 +41,7 @@ export function readSimulatorWebhook({ body, headers, now, keys }: WebhookInput)
 
 function subjectOf(type: string, data: unknown): ProviderEvent['subject'] {
   const { session, refund } = fieldsOf(data);
-  if (/^session\.(open|failed|paid|closed)$/.test(type)) {
+  if (/^session\.(open|failed|processing|paid|closed)$/.test(type)) {
     const { id, metadata } = fieldsOf(session);
     const paymentId = readId(fieldsOf(metadata).paymentId);
     const state = readSessionState(session);
