@@ -1,12 +1,18 @@
-import type { Counter, Histogram } from 'prom-client';
+import { BatchLane, type LaneBounds, type Waiting } from './batch-lane.ts';
+import type { BatcherMetrics } from './batcher-metrics.ts';
 import { Deadline } from './deadline.ts';
-import type { Metrics } from './metrics.ts';
 import { Refusal } from './refusals.ts';
+
+export { type BatcherMetrics, createBatcherMetrics } from './batcher-metrics.ts';
 
 /** How often waiting callers are compared with their deadlines, while any waits. */
 const deadlineCheckMs = 20;
-/** A batch that takes longer holds up nobody who waits behind it. */
-const patienceMs = 100;
+/** A batch that is under way for longer does not keep the next one waiting … */
+const slowAfterMsDefault = 1_000;
+/** … unless there are so many of them in its lane. Each holds a connection or a stream. */
+const slowMaxDefault = 4;
+/** No batch works for longer, however patient one of its callers is. */
+const runMsMaxDefault = 10_000;
 
 export interface BatcherOptions<In, Out> {
   /** Names the hop in metrics, such as `order_to_stock`. */
@@ -24,8 +30,26 @@ export interface BatcherOptions<In, Out> {
    * statements and commits.
    */
   readonly besideMin?: number;
+  /**
+   * Milliseconds after which a batch under way no longer counts towards `inFlightMax`, so that one
+   * which hangs holds up its own entries alone; default 1,000.
+   */
+  readonly slowAfterMs?: number;
+  /** Batches of a lane that are not counted for being slow, at most; default 4. */
+  readonly slowMax?: number;
+  /** Milliseconds that one batch may take at most, whatever time its callers have; default 10,000. */
+  readonly runMsMax?: number;
   /** Entries waiting at most, in each lane; one more is refused as OVERLOADED. */
   readonly queueDepthMax: number;
+  /**
+   * Milliseconds of waiting after which the newest entries go first: the old ones would be answered too
+   * late anyway, and in order everybody would. Only for hops before anything is done; default never.
+   */
+  readonly newestFirstAfterMs?: number;
+  /** Milliseconds of waiting after which an entry is refused as OVERLOADED; default its deadline. */
+  readonly ageMaxMs?: number;
+  /** Milliseconds that an entry must have left to be worth beginning; less is refused. Default 0. */
+  readonly needMs?: () => number;
   /** Entries with different keys never share a batch; without it there is one lane. */
   readonly keyOf?: (entry: In) => string | number | bigint;
   /** Lanes at most; an idle lane is dropped. */
@@ -33,58 +57,15 @@ export interface BatcherOptions<In, Out> {
   /** What a caller is told whose deadline passes while its batch is under way. */
   readonly afterSend?: 'OUTCOME_UNKNOWN' | 'OVERLOADED' | 'DEPENDENCY_DOWN';
   /** Carries out one batch; answers one result or error for each entry, in their order. */
-  readonly run: (entries: In[], context: BatchContext) => Promise<readonly (Out | Error)[]>;
+  readonly run: (entries: In[], context: BatchContext<Out>) => Promise<readonly (Out | Error)[]>;
   readonly metrics?: BatcherMetrics;
 }
 
-export interface BatchContext {
-  /** The latest deadline in the batch: nobody waits longer. */
+export interface BatchContext<Out> {
+  /** The latest deadline in the batch, or what one batch may take at most. */
   readonly deadline: Deadline;
-}
-
-export interface BatcherMetrics {
-  readonly entries: Histogram<'hop'>;
-  readonly queueAge: Histogram<'hop'>;
-  readonly dropped: Counter<'hop'>;
-}
-
-/** The metrics that all batchers of a process share. */
-export function createBatcherMetrics(metrics: Metrics): BatcherMetrics {
-  return {
-    entries: metrics.histogram(
-      'batch_entries',
-      'Entries in a batch, by hop.',
-      [1, 2, 5, 10, 25, 50, 100, 250, 500],
-      ['hop'],
-    ),
-    queueAge: metrics.histogram(
-      'batch_queue_age_seconds',
-      'How long the oldest entry of a batch had waited, by hop.',
-      [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5],
-      ['hop'],
-    ),
-    dropped: metrics.counter(
-      'batch_dropped_total',
-      'Entries whose time ran out while they waited, by hop.',
-      ['hop'],
-    ),
-  };
-}
-
-interface Waiting<In, Out> {
-  readonly entry: In;
-  readonly bytes: number;
-  readonly deadline: Deadline;
-  readonly sinceMs: number;
-  readonly resolve: (out: Out) => void;
-  readonly reject: (error: Error) => void;
-}
-
-interface Lane<In, Out> {
-  readonly key: string | number | bigint;
-  readonly queue: Waiting<In, Out>[];
-  readonly underWay: Set<Waiting<In, Out>[]>;
-  scheduled: boolean;
+  /** Answers one entry before the others are done; what `run` answers for it later is ignored. */
+  answer(index: number, result: Out | Error): void;
 }
 
 /**
@@ -93,13 +74,23 @@ interface Lane<In, Out> {
  */
 export class Batcher<In, Out> {
   readonly #options: BatcherOptions<In, Out>;
-  readonly #lanes = new Map<string | number | bigint, Lane<In, Out>>();
+  readonly #bounds: LaneBounds;
+  readonly #lanes = new Map<string | number | bigint, BatchLane<In, Out>>();
   #deadlineTimer: NodeJS.Timeout | undefined;
   #closed = false;
   #onIdle: (() => void) | undefined;
 
   constructor(options: BatcherOptions<In, Out>) {
     this.#options = options;
+    this.#bounds = {
+      entriesMax: options.entriesMax,
+      bytesMax: options.bytesMax ?? Number.POSITIVE_INFINITY,
+      inFlightMax: options.inFlightMax,
+      besideMin: options.besideMin ?? 1,
+      slowAfterMs: options.slowAfterMs ?? slowAfterMsDefault,
+      slowMax: options.slowMax ?? slowMaxDefault,
+      newestFirstAfterMs: options.newestFirstAfterMs ?? Number.POSITIVE_INFINITY,
+    };
   }
 
   /** Entries that wait or are under way, over all lanes. */
@@ -107,16 +98,24 @@ export class Batcher<In, Out> {
     let size = 0;
     for (const lane of this.#lanes.values()) {
       size += lane.queue.length;
-      for (const batch of lane.underWay) size += batch.length;
+      for (const { entries } of lane.underWay) size += entries.length;
     }
     return size;
   }
 
   /**
+   * How long an entry of a lane that is added now will probably take until it is answered, in
+   * milliseconds; 0 for a lane that nothing is known of.
+   */
+  expectedMs(key: string | number | bigint = ''): number {
+    return this.#lanes.get(key)?.expectedMs(performance.now()) ?? 0;
+  }
+
+  /**
    * Adds one entry to the next batch of its lane.
    *
-   * @throws Refusal OVERLOADED if the queue is full or the deadline passed before the entry was
-   *   sent; `afterSend` if it passed later; whatever `run` answered for the entry
+   * @throws Refusal OVERLOADED if the queue is full or too little time was left when the entry could
+   *   have been sent; `afterSend` if the deadline passed later; whatever `run` answered for the entry
    */
   add(entry: In, deadline: Deadline): Promise<Out> {
     const lane = this.#laneOf(entry);
@@ -125,7 +124,8 @@ export class Batcher<In, Out> {
     }
     const bytes = this.#options.sizeOf?.(entry) ?? 0;
     return new Promise((resolve, reject) => {
-      lane.queue.push({ entry, bytes, deadline, sinceMs: performance.now(), resolve, reject });
+      const sinceMs = performance.now();
+      lane.queue.push({ entry, bytes, deadline, sinceMs, resolve, reject, answered: false });
       this.#schedule(lane);
       this.#deadlineTimer ??= setInterval(() => this.#checkDeadlines(), deadlineCheckMs);
     });
@@ -138,92 +138,69 @@ export class Batcher<In, Out> {
     clearInterval(this.#deadlineTimer);
   }
 
-  #laneOf(entry: In): Lane<In, Out> | undefined {
+  #laneOf(entry: In): BatchLane<In, Out> | undefined {
     if (this.#closed) return undefined;
     const key = this.#options.keyOf?.(entry) ?? '';
     let lane = this.#lanes.get(key);
     if (lane === undefined) {
       if (this.#lanes.size >= (this.#options.lanesMax ?? 10_000)) return undefined;
-      lane = { key, queue: [], underWay: new Set(), scheduled: false };
+      lane = new BatchLane(key, this.#bounds);
       this.#lanes.set(key, lane);
     }
     return lane;
   }
 
   /** Sends at the end of this turn of the event loop, so that what arrives together goes together. */
-  #schedule(lane: Lane<In, Out>): void {
-    if (lane.scheduled || !this.#mayGo(lane)) return;
+  #schedule(lane: BatchLane<In, Out>): void {
+    if (lane.scheduled || !lane.mayGo(performance.now())) return;
     lane.scheduled = true;
     setImmediate(() => {
       lane.scheduled = false;
-      while (lane.queue.length > 0 && this.#mayGo(lane)) {
-        const batch = this.#takeBatch(lane);
+      for (;;) {
+        const nowMs = performance.now();
+        if (lane.queue.length === 0 || !lane.mayGo(nowMs)) break;
+        const needMs = this.#options.needMs?.() ?? 0;
+        const batch = lane.take(nowMs, needMs, (waiting) => this.#drop(waiting));
         if (batch.length > 0) void this.#send(lane, batch);
       }
       this.#dropIfIdle(lane);
     });
   }
 
-  #mayGo({ queue, underWay }: Lane<In, Out>): boolean {
-    const { inFlightMax, besideMin = 1 } = this.#options;
-    if (underWay.size === 0) return true;
-    if (underWay.size >= inFlightMax) return false;
-    return queue.length >= besideMin || (queue[0]?.sinceMs ?? 0) <= performance.now() - patienceMs;
-  }
-
-  #takeBatch(lane: Lane<In, Out>): Waiting<In, Out>[] {
-    const { entriesMax, bytesMax = Number.POSITIVE_INFINITY } = this.#options;
+  async #send(lane: BatchLane<In, Out>, entries: Waiting<In, Out>[]): Promise<void> {
+    const { name, run, runMsMax = runMsMaxDefault, metrics } = this.#options;
     const nowMs = performance.now();
-    const batch: Waiting<In, Out>[] = [];
-    let bytes = 0;
-    let taken = 0;
-    for (const waiting of lane.queue) {
-      if (batch.length >= entriesMax) break;
-      if (batch.length > 0 && bytes + waiting.bytes > bytesMax) break;
-      taken += 1;
-      if (waiting.deadline.atMs <= nowMs) {
-        this.#drop(waiting);
-        continue;
-      }
-      bytes += waiting.bytes;
-      batch.push(waiting);
-    }
-    lane.queue.splice(0, taken);
-    return batch;
-  }
-
-  async #send(lane: Lane<In, Out>, batch: Waiting<In, Out>[]): Promise<void> {
-    const { name, run, metrics } = this.#options;
-    lane.underWay.add(batch);
-    metrics?.entries.observe({ hop: name }, batch.length);
-    const oldestMs = batch[0]?.sinceMs ?? performance.now();
-    metrics?.queueAge.observe({ hop: name }, (performance.now() - oldestMs) / 1_000);
+    const batch = lane.begin(entries, nowMs);
+    metrics?.entries.observe({ hop: name }, entries.length);
+    const oldestMs = entries[0]?.sinceMs ?? nowMs;
+    metrics?.queueAge.observe({ hop: name }, (nowMs - oldestMs) / 1_000);
     try {
-      const deadline = Deadline.latest(batch.map((waiting) => waiting.deadline));
+      const latest = Deadline.latest(entries.map((waiting) => waiting.deadline));
       const results = await run(
-        batch.map((waiting) => waiting.entry),
-        { deadline },
+        entries.map((waiting) => waiting.entry),
+        {
+          deadline: latest.min(runMsMax),
+          answer: (index, result) => answer(entries[index] as Waiting<In, Out>, result),
+        },
       );
-      if (results.length !== batch.length) {
-        throw new Error(`${name}: ${results.length} results for ${batch.length} entries`);
+      if (results.length !== entries.length) {
+        throw new Error(`${name}: ${results.length} results for ${entries.length} entries`);
       }
-      for (const [index, waiting] of batch.entries()) {
-        const result = results[index] as Out | Error;
-        if (result instanceof Error) waiting.reject(result);
-        else waiting.resolve(result);
+      for (const [index, waiting] of entries.entries()) {
+        answer(waiting, results[index] as Out | Error);
       }
     } catch (error) {
       const cause = error instanceof Error ? error : new Error(String(error));
-      for (const waiting of batch) waiting.reject(cause);
+      for (const waiting of entries) answer(waiting, cause);
     } finally {
-      lane.underWay.delete(batch);
+      lane.end(batch, performance.now());
       if (lane.queue.length > 0) this.#schedule(lane);
       else this.#dropIfIdle(lane);
     }
   }
 
-  #dropIfIdle(lane: Lane<In, Out>): void {
-    if (lane.queue.length > 0 || lane.underWay.size > 0 || lane.scheduled) return;
+  #dropIfIdle(lane: BatchLane<In, Out>): void {
+    if (!lane.idle) return;
     this.#lanes.delete(lane.key);
     if (this.#lanes.size > 0) return;
     clearInterval(this.#deadlineTimer);
@@ -234,18 +211,14 @@ export class Batcher<In, Out> {
   /** Answers callers whose time is over; their entries may still take effect if they were sent. */
   #checkDeadlines(): void {
     const nowMs = performance.now();
-    const { afterSend = 'OUTCOME_UNKNOWN' } = this.#options;
+    const { afterSend = 'OUTCOME_UNKNOWN', ageMaxMs = Number.POSITIVE_INFINITY } = this.#options;
     for (const lane of this.#lanes.values()) {
-      const expired = lane.queue.filter((waiting) => waiting.deadline.atMs <= nowMs);
-      if (expired.length > 0) {
-        const left = lane.queue.filter((waiting) => waiting.deadline.atMs > nowMs);
-        lane.queue.splice(0, lane.queue.length, ...left);
-        for (const waiting of expired) this.#drop(waiting);
-      }
+      for (const waiting of lane.takeExpired(nowMs, ageMaxMs)) this.#drop(waiting);
       if (lane.queue.length > 0) this.#schedule(lane);
-      for (const batch of lane.underWay) {
-        for (const waiting of batch) {
-          if (waiting.deadline.atMs <= nowMs) waiting.reject(new Refusal(afterSend));
+      for (const { entries } of lane.underWay) {
+        for (const waiting of entries) {
+          if (waiting.answered || waiting.deadline.atMs > nowMs) continue;
+          answer(waiting, new Refusal(afterSend));
         }
       }
     }
@@ -253,6 +226,14 @@ export class Batcher<In, Out> {
 
   #drop(waiting: Waiting<In, Out>): void {
     this.#options.metrics?.dropped.inc({ hop: this.#options.name });
-    waiting.reject(new Refusal('OVERLOADED', 'The time ran out before the work began'));
+    answer(waiting, new Refusal('OVERLOADED', 'The time ran out before the work began'));
   }
+}
+
+/** Answers an entry, once. */
+function answer<In, Out>(waiting: Waiting<In, Out>, result: Out | Error): void {
+  if (waiting.answered) return;
+  waiting.answered = true;
+  if (result instanceof Error) waiting.reject(result);
+  else waiting.resolve(result);
 }

@@ -1,7 +1,7 @@
 import CircuitBreaker from 'opossum';
 import type { Gauge } from 'prom-client';
 import type { Log } from './log.ts';
-import { isBusinessRefusal, Refusal } from './refusals.ts';
+import { isAnswer, Refusal } from './refusals.ts';
 
 /** The source's rule: window 10 s, open 30 s, at least 10 calls, 50 % errors or 10 in a row. */
 const windowMs = 10_000;
@@ -36,7 +36,7 @@ export interface BreakerOptions {
   readonly isConnectionLoss?: (error: unknown) => boolean;
 }
 
-/** A circuit breaker for one (peer, class of methods). Business refusals do not count. */
+/** A circuit breaker for one (peer, class of methods). Answers do not count, whatever they say; see `isAnswer`. */
 export function createBreaker(options: BreakerOptions): Breaker {
   const { name, log, state, probe, isConnectionLoss = () => false } = options;
   const circuit = new CircuitBreaker((call: () => Promise<unknown>) => call(), {
@@ -48,7 +48,7 @@ export function createBreaker(options: BreakerOptions): Breaker {
     errorThresholdPercentage: errorPercentage,
     rollingPercentilesEnabled: false,
     enableSnapshots: false,
-    errorFilter: (error: unknown) => isBusinessRefusal(error),
+    errorFilter: (error: unknown) => isAnswer(error),
   });
   let failuresInARow = 0;
   let lostConnection = false;

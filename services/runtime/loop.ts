@@ -15,12 +15,30 @@ export interface LoopOptions {
   readonly log: Log;
 }
 
+/** The loops of this process that run, with the moment (`performance.now()`) of their last success. */
+const succeededAtMs = new Map<symbol, { readonly name: string; atMs: number }>();
+
+/**
+ * Since when each loop of this process has not ended a round well, in milliseconds, by name; of
+ * several loops of one name the oldest counts. A loop that never did counts from its start.
+ */
+export function loopAgesMs(): Map<string, number> {
+  const ages = new Map<string, number>();
+  const nowMs = performance.now();
+  for (const { name, atMs } of succeededAtMs.values()) {
+    ages.set(name, Math.max(ages.get(name) ?? 0, nowMs - atMs));
+  }
+  return ages;
+}
+
 /**
  * Runs a background job again and again, never two rounds at once. A failing round is logged when
  * the failure begins and when it ends, not every time, and the next round tries again.
  */
 export function startLoop({ name, intervalMs, run, log }: LoopOptions): Loop {
   const abort = new AbortController();
+  const key = Symbol(name);
+  succeededAtMs.set(key, { name, atMs: performance.now() });
   let wakeUp: (() => void) | undefined;
   let woken = false;
   let failure: string | undefined;
@@ -28,6 +46,7 @@ export function startLoop({ name, intervalMs, run, log }: LoopOptions): Loop {
   async function round(): Promise<void> {
     try {
       await run(abort.signal);
+      succeededAtMs.set(key, { name, atMs: performance.now() });
       if (failure !== undefined) log.info({ loop: name }, 'works again');
       failure = undefined;
     } catch (error) {
@@ -58,7 +77,7 @@ export function startLoop({ name, intervalMs, run, log }: LoopOptions): Loop {
       if (!abort.signal.aborted) await pause();
       wakeUp = undefined;
     }
-  })();
+  })().finally(() => succeededAtMs.delete(key));
 
   return {
     wake() {

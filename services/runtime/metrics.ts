@@ -1,4 +1,5 @@
 import { Counter, collectDefaultMetrics, Gauge, Histogram, Registry } from 'prom-client';
+import { loopAgesMs } from './loop.ts';
 
 /**
  * The metrics of one process. Each process has a registry of its own and is scraped by itself.
@@ -21,6 +22,16 @@ export function createMetrics(service: string): Metrics {
   registry.setDefaultLabels({ service });
   collectDefaultMetrics({ register: registry });
   const registers = [registry];
+  new Gauge({
+    name: 'loop_age_seconds',
+    help: 'Since a background loop last ended a round well; rises while it fails or hangs',
+    labelNames: ['loop'],
+    registers,
+    collect() {
+      this.reset();
+      for (const [loop, ageMs] of loopAgesMs()) this.set({ loop }, ageMs / 1_000);
+    },
+  });
   return {
     registry,
     counter: (name, help, labelNames = []) => new Counter({ name, help, labelNames, registers }),

@@ -87,6 +87,6 @@ function fromDetails(error: RichClientError): Refusal | undefined {
     }
   }
   if (reason === undefined) return undefined;
-  const details = { violations, retryAfterMs, cause: error };
+  const details = { violations, retryAfterMs, answered: true, cause: error };
   return new Refusal(reason, error.details, skuId === undefined ? details : { ...details, skuId });
 }

@@ -75,6 +75,8 @@ export interface RefusalDetails {
   readonly violations?: readonly FieldViolation[];
   readonly skuId?: bigint;
   readonly retryAfterMs?: number;
+  /** Whether a peer sent this refusal, so that it is alive and answers. Default false. */
+  readonly answered?: boolean;
   readonly cause?: unknown;
 }
 
@@ -85,6 +87,8 @@ export class Refusal extends Error {
   /** The SKU that refused, where one did. */
   readonly skuId: bigint | undefined;
   readonly retryAfterMs: number;
+  /** Whether a peer sent this refusal, so that it is alive and answers. */
+  readonly answered: boolean;
 
   constructor(reason: RefusalReason, message?: string, details: RefusalDetails = {}) {
     super(
@@ -96,6 +100,7 @@ export class Refusal extends Error {
     this.violations = details.violations ?? [];
     this.skuId = details.skuId;
     this.retryAfterMs = details.retryAfterMs ?? refusalTable[reason].retryAfterMs;
+    this.answered = details.answered ?? false;
     // A refusal is an ordinary answer, made by the thousand at a sell-out; nobody reads where from.
     if (refusalTable[reason].business) Error.captureStackTrace?.(this, Refusal);
   }
@@ -110,6 +115,18 @@ export function invalidRequest(violations: readonly FieldViolation[]): Refusal {
 /** Whether this is an answer of the business (sold out, limit, …) and not a failure of a service. */
 export function isBusinessRefusal(error: unknown): error is Refusal {
   return error instanceof Refusal && refusalTable[error.reason].business;
+}
+
+/** Reasons that this process gives itself when it has too much to do: they say nothing about a peer. */
+const ownBounds = new Set<RefusalReason>(['OVERLOADED', 'RATE_LIMITED']);
+
+/**
+ * Whether an error says nothing bad about the peer that was asked: a business refusal, anything that
+ * the peer itself answered, or a bound of ours. Only a lost connection and a missing answer do.
+ */
+export function isAnswer(error: unknown): boolean {
+  if (!(error instanceof Refusal)) return false;
+  return error.answered || refusalTable[error.reason].business || ownBounds.has(error.reason);
 }
 
 /** The proto number of a reason. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Batcher } from '../../services/runtime/batcher.ts';
+import { type BatchContext, Batcher } from '../../services/runtime/batcher.ts';
 import { Deadline } from '../../services/runtime/deadline.ts';
 import { Refusal } from '../../services/runtime/refusals.ts';
 
@@ -8,6 +8,7 @@ const later = (): Deadline => Deadline.after(60_000);
 
 interface Held {
   readonly entries: number[];
+  readonly context: BatchContext<number>;
   finish(results?: readonly (number | Error)[]): void;
   fail(error: Error): void;
 }
@@ -22,10 +23,11 @@ function heldBatcher(options: Partial<ConstructorParameters<typeof Batcher<numbe
     inFlightMax: 1,
     queueDepthMax: 100,
     ...options,
-    run: (entries) =>
+    run: (entries, context) =>
       new Promise((resolve, reject) => {
         batches.push({
           entries,
+          context,
           finish: (results = entries.map((entry) => entry * 10)) => resolve(results),
           fail: reject,
         });
@@ -162,6 +164,105 @@ test('one error among the results rejects that entry alone; a failed run rejects
   const short = batcher.add(5, later());
   (await batch(2)).finish([]);
   await assert.rejects(short, /0 results for 1 entries/);
+  await batcher.close();
+});
+
+test('a batch that hangs holds up its own entries alone, and so many of them hold up the lane', async () => {
+  const { batcher, batches, batch } = heldBatcher({ slowAfterMs: 50, slowMax: 2 });
+  const done = [batcher.add(1, later())];
+  await batch(0);
+  for (const entry of [2, 3]) {
+    done.push(batcher.add(entry, later()));
+    assert.deepEqual((await batch(entry - 1)).entries, [entry], 'it goes beside those that hang');
+  }
+  done.push(batcher.add(4, later()));
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  assert.equal(batches.length, 3, 'two are passed over for being slow, the third counts');
+  (await batch(0)).finish();
+  (await batch(3)).finish();
+  for (const index of [1, 2]) (await batch(index)).finish();
+  assert.deepEqual(await Promise.all(done), [10, 20, 30, 40]);
+  await batcher.close();
+});
+
+test('an entry can be answered before its batch is done, and only once', async () => {
+  const { batcher, batch } = heldBatcher({});
+  const early = batcher.add(1, later());
+  const late = batcher.add(2, later());
+  const failing = batcher.add(3, later());
+  const held = await batch(0);
+  held.context.answer(0, 11);
+  assert.equal(await early, 11);
+  held.context.answer(2, new Refusal('OUTCOME_UNKNOWN'));
+  await assert.rejects(failing, hasReason('OUTCOME_UNKNOWN'));
+  held.finish([10, 20, 30]);
+  assert.equal(await late, 20);
+  await batcher.close();
+});
+
+test('a patient caller does not lengthen what a batch may take', async () => {
+  const { batcher, batch } = heldBatcher({ runMsMax: 1_000 });
+  const patient = batcher.add(1, later());
+  const held = await batch(0);
+  assert.ok(held.context.deadline.leftMs() <= 1_000);
+  held.finish();
+  assert.equal(await patient, 10);
+  await batcher.close();
+});
+
+test('once a queue is old the newest entries go first, and those that waited too long are refused', async () => {
+  const { batcher, batch } = heldBatcher({
+    entriesMax: 2,
+    newestFirstAfterMs: 20,
+    ageMaxMs: 60_000,
+  });
+  const first = batcher.add(1, later());
+  const one = await batch(0);
+  const waiting = [2, 3, 4, 5].map((entry) => batcher.add(entry, later()));
+  await new Promise((resolve) => setTimeout(resolve, 60));
+  one.finish();
+  const two = await batch(1);
+  assert.deepEqual(two.entries, [4, 5]);
+  two.finish();
+  (await batch(2)).finish();
+  assert.deepEqual(await Promise.all([first, ...waiting]), [10, 20, 30, 40, 50]);
+  await batcher.close();
+
+  const aged = heldBatcher({ ageMaxMs: 50 });
+  const underWay = aged.batcher.add(1, later());
+  const held = await aged.batch(0);
+  await assert.rejects(aged.batcher.add(2, later()), hasReason('OVERLOADED'));
+  held.finish();
+  assert.equal(await underWay, 10);
+  await aged.batcher.close();
+});
+
+test('an entry with less time than the work needs is refused before it is begun', async () => {
+  const { batcher, batch } = heldBatcher({ needMs: () => 30_000 });
+  const hurried = batcher.add(1, Deadline.after(20_000));
+  const patient = batcher.add(2, later());
+  await assert.rejects(hurried, hasReason('OVERLOADED'));
+  const held = await batch(0);
+  assert.deepEqual(held.entries, [2]);
+  held.finish();
+  assert.equal(await patient, 20);
+  await batcher.close();
+});
+
+test('a lane says what an entry will probably take: longer behind a queue, and while a batch hangs', async () => {
+  const { batcher, batch } = heldBatcher({ entriesMax: 1 });
+  assert.equal(batcher.expectedMs(), 0, 'nothing is known of a lane that was never used');
+  const first = batcher.add(1, later());
+  const one = await batch(0);
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  const alone = batcher.expectedMs();
+  const rest = [2, 3, 4].map((entry) => batcher.add(entry, later()));
+  const behindThree = batcher.expectedMs();
+  assert.ok(alone >= 100, `${alone} ms while a batch has been under way for 100 ms`);
+  assert.ok(behindThree >= alone * 2, `${behindThree} ms behind three more`);
+  one.finish();
+  for (const index of [1, 2, 3]) (await batch(index)).finish();
+  await Promise.all([first, ...rest]);
   await batcher.close();
 });
 

@@ -76,3 +76,18 @@ test('a peer that swallows connections is asked for once at a time', async () =>
   await pass(5_000);
   assert.equal(asked, 1);
 });
+
+test('a refusal that the peer answered, or a bound of ours, counts for no circuit; silence does', async () => {
+  const own = breakerWith(() => true);
+  const answers = [
+    new Refusal('OVERLOADED'),
+    new Refusal('RATE_LIMITED'),
+    new Refusal('SOLD_OUT'),
+    new Refusal('DEPENDENCY_DOWN', 'its own database is away', { answered: true }),
+    new Refusal('OUTCOME_UNKNOWN', 'it does not know', { answered: true }),
+  ];
+  for (const error of answers) await fail(own, error, 30);
+  assert.equal(own.open, false);
+  await fail(own, new Refusal('OUTCOME_UNKNOWN', 'no answer came'));
+  assert.equal(own.open, true);
+});
