@@ -195,6 +195,19 @@ CREATE TABLE `refunds` (
   KEY `due` (`next_time`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
+-- payment.webhooks_aside
+CREATE TABLE `webhooks_aside` (
+  `provider` varchar(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `event_id` varbinary(255) NOT NULL,
+  `body` mediumblob NOT NULL,
+  `failure` varchar(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL,
+  `attempts` int(11) NOT NULL DEFAULT 0,
+  `next_time` datetime(3) NOT NULL,
+  `create_time` datetime(3) NOT NULL,
+  PRIMARY KEY (`provider`,`event_id`),
+  KEY `due` (`next_time`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
 -- payment.webhook_inbox
 CREATE TABLE `webhook_inbox` (
   `provider` varchar(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,

@@ -63,7 +63,7 @@ export interface ProviderEvent {
 /**
  * A payment provider. Every call may be repeated without another effect. Errors are Refusals: OUTCOME_UNKNOWN after a
  * timeout or a lost answer, DEPENDENCY_DOWN or OVERLOADED where surely nothing happened, INVALID_REQUEST where the provider
- * refused for good. What else they say is in `ProviderRefusal`. It neither retries nor paces; its caller does.
+ * refused for good. What else they say is told in `provider-refusal.ts`. It neither retries nor paces; its caller does.
  */
 export interface PaymentProvider {
   readonly name: string;
@@ -87,4 +87,6 @@ export interface PaymentProvider {
     headers: Readonly<Record<string, string>>,
     now: Date,
   ): ProviderEvent;
+  /** Reads a webhook whose signature was checked when it came. @throws Refusal INVALID_REQUEST (not readable) */
+  readStored(body: Uint8Array): ProviderEvent;
 }

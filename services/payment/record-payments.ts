@@ -1,26 +1,32 @@
-import type { RowDataPacket } from 'mysql2/promise';
 import { PaymentSettlement } from '../../gen/sluice/payment/v1/payment.ts';
 import { Batcher } from '../runtime/batcher.ts';
+import { startClaimedWork } from '../runtime/claimed-work.ts';
 import { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import type { Log } from '../runtime/log.ts';
-import { type Loop, startLoop } from '../runtime/loop.ts';
+import type { Loop } from '../runtime/loop.ts';
 import type { PoolConnection } from '../runtime/mysql.ts';
-import { Refusal } from '../runtime/refusals.ts';
+import { isBusinessRefusal, Refusal } from '../runtime/refusals.ts';
 import { claimPayments } from './claims.ts';
 import type { OrderAnswer, OrderGateway } from './order-gateway.ts';
+import { type Lane, OrderLanes } from './order-lanes.ts';
 import type { Payment } from './payment.ts';
 import { batchTransaction, type PaymentDatabase } from './payment-database.ts';
 import type { PaymentMetrics } from './payment-metrics.ts';
-import { lockPayments } from './payment-store.ts';
+import { lockFreePayments } from './payment-store.ts';
 import { insertRefunds, surplusRefund } from './refund-store.ts';
 
 /** Tells order of payments that are AWAITING, until it has answered. */
 export interface RecordPayments {
   /** Now, without waiting; what fails is told again by the loop. */
   tellSoon(payments: readonly Payment[]): void;
-  /** Now; answers when the answer is stored. @throws Refusal if it is not known or not stored */
-  tell(payment: Payment, deadline: Deadline): Promise<OrderAnswer>;
+  /**
+   * Now; answers when the answer is stored.
+   *
+   * @param again it was told before, and goes apart from those that were not
+   * @throws Refusal if it is not known or not stored
+   */
+  tell(payment: Payment, deadline: Deadline, again?: boolean): Promise<OrderAnswer>;
   close(): Promise<void>;
 }
 
@@ -36,19 +42,27 @@ export interface RecordPaymentsOptions {
 const paymentsMax = 200;
 /** Two keep order busy while an answer travels, and two transactions store what came; more would make batches smaller. */
 const inFlightMax = 2;
+const slowMax = 1;
 /** About five seconds of the busiest hour; what does not fit is told by the loop. */
 const queueDepthMax = 5_000;
 const tellDeadlineMs = 8_000;
 /** Answers stored in one transaction. */
 const answersMax = 200;
-/** A deadlock or lock wait of a batch runs it once more at most; then each answer goes alone. */
+/** A deadlock of a batch runs it once more at most; then each answer goes alone. */
 const attemptsMax = 2;
 const intervalMs = 1_000;
+const claimMs = 5_000;
 /** Order is one of ours, so it is asked often: a paid order must not wait five minutes for its state. */
 const backoff = { firstMs: 1_000, maxMs: 30_000 };
-/** Payments that one round claims, in pages. */
-const pageMax = 500;
-const pagesMax = 20;
+/** Payments that the loop tells at once, so that they share calls; and besides, those that order is slow to answer. */
+const slots = 200;
+const slowSlots = 800;
+
+interface Telling {
+  readonly payment: Payment;
+  /** Payments share calls with those of the same lane. */
+  readonly lane: Lane;
+}
 
 interface Answer {
   readonly payment: Payment;
@@ -57,10 +71,17 @@ interface Answer {
 
 export function createRecordPayments(options: RecordPaymentsOptions): RecordPayments {
   const { order, metrics, log } = options;
-  const hops = { inFlightMax, queueDepthMax, metrics: metrics.hops };
-  const calls = new Batcher<Payment, OrderAnswer>({
+  const hops = { inFlightMax, slowMax, queueDepthMax, metrics: metrics.hops };
+  const lanes = new OrderLanes();
+  const calls = new Batcher<Telling, OrderAnswer>({
     ...{ ...hops, name: 'payment_to_order', entriesMax: paymentsMax },
-    run: (payments, { deadline }) => ask(order, payments, deadline),
+    keyOf: ({ lane }) => lane,
+    run: (tellings, { deadline }) =>
+      ask(
+        order,
+        tellings.map(({ payment }) => payment),
+        deadline,
+      ),
   });
   const answers = new Batcher<Answer, OrderAnswer>({
     ...{ ...hops, name: 'records_to_mysql', entriesMax: answersMax },
@@ -69,16 +90,27 @@ export function createRecordPayments(options: RecordPaymentsOptions): RecordPaym
   // The loop may claim a payment that still waits here; it is not told twice at once.
   const underWay = new Map<bigint, Promise<OrderAnswer>>();
 
-  async function tellOnce(payment: Payment, deadline: Deadline): Promise<OrderAnswer> {
-    const record = await calls.add(payment, deadline);
-    return await answers.add({ payment, record }, deadline);
+  async function tellOnce(
+    payment: Payment,
+    deadline: Deadline,
+    again: boolean,
+  ): Promise<OrderAnswer> {
+    const { orderId } = payment;
+    try {
+      const record = await calls.add({ payment, lane: lanes.of(orderId, again) }, deadline);
+      lanes.answered(orderId);
+      return await answers.add({ payment, record }, deadline);
+    } catch (error) {
+      if (!isBusinessRefusal(error)) lanes.failed(orderId);
+      throw error;
+    }
   }
 
-  function tell(payment: Payment, deadline: Deadline): Promise<OrderAnswer> {
+  function tell(payment: Payment, deadline: Deadline, again = false): Promise<OrderAnswer> {
     const { paymentId } = payment;
     let telling = underWay.get(paymentId);
     if (telling === undefined) {
-      telling = tellOnce(payment, deadline).finally(() => underWay.delete(paymentId));
+      telling = tellOnce(payment, deadline, again).finally(() => underWay.delete(paymentId));
       underWay.set(paymentId, telling);
     }
     return telling;
@@ -110,22 +142,13 @@ export function startRecordPayments({
   readonly recordPayments: RecordPayments;
   readonly log: Log;
 }): Loop {
-  return startLoop({
+  const settlement = PaymentSettlement.PAYMENT_SETTLEMENT_AWAITING;
+  return startClaimedWork<Payment>({
     name: 'record-payments',
-    intervalMs,
-    log,
-    async run(signal) {
-      for (let page = 0; page < pagesMax && !signal.aborted; page += 1) {
-        const deadline = Deadline.after(tellDeadlineMs);
-        const settlement = PaymentSettlement.PAYMENT_SETTLEMENT_AWAITING;
-        const due = await claimPayments(database, { settlement, backoff, max: pageMax }, deadline);
-        const told = await Promise.allSettled(
-          due.map((payment) => recordPayments.tell(payment, Deadline.after(tellDeadlineMs))),
-        );
-        const failed = told.find((result) => result.status === 'rejected');
-        if (failed) throw failed.reason;
-        if (due.length < pageMax) return;
-      }
+    ...{ intervalMs, slots, slowMax: slowSlots, log },
+    claim: (max) => claimPayments(database, { settlement, backoff, max }, Deadline.after(claimMs)),
+    async run(payment) {
+      await recordPayments.tell(payment, Deadline.after(tellDeadlineMs), true);
     },
   });
 }
@@ -163,58 +186,61 @@ async function storeEach(
   return results;
 }
 
-/** Stores what order answered; a payment that pays nothing is noted down to be refunded, once. */
+/**
+ * Stores what order answered; a payment that pays nothing is noted down to be refunded, once. One whose row others hold is
+ * left to be told again.
+ */
 async function store(
   { database, wakeRefunds, log }: RecordPaymentsOptions,
   answers: readonly Answer[],
   deadline: Deadline,
-): Promise<OrderAnswer[]> {
+): Promise<(OrderAnswer | Refusal)[]> {
   const idsOf = (wanted: OrderAnswer): bigint[] =>
     answers.filter(({ record }) => record === wanted).map(({ payment }) => payment.paymentId);
   const [recorded, closed] = [idsOf('RECORDED'), idsOf('ORDER_CLOSED')];
   const info = { recorded, closed };
   const attempts = attemptsMax;
-  const surplus = await batchTransaction(database, { deadline, attempts }, async (connection) => {
-    await setSettlement(connection, recorded, PaymentSettlement.PAYMENT_SETTLEMENT_RECORDED);
-    const found = await refundSurplus(connection, closed);
+  const stored = await batchTransaction(database, { deadline, attempts }, async (connection) => {
+    const ids = [...recorded, ...closed];
+    const { free, held } = await lockFreePayments(connection, ids);
+    const awaiting = [...free.values()].filter(
+      ({ settlement }) => settlement === PaymentSettlement.PAYMENT_SETTLEMENT_AWAITING,
+    );
+    const isClosed = new Set(closed);
+    const surplus = awaiting.filter(({ paymentId }) => isClosed.has(paymentId));
+    const paying = awaiting.filter(({ paymentId }) => !isClosed.has(paymentId));
+    await setSettlement(connection, paying, PaymentSettlement.PAYMENT_SETTLEMENT_RECORDED);
+    await setSettlement(connection, surplus, PaymentSettlement.PAYMENT_SETTLEMENT_SURPLUS);
+    const reason = 'The order was closed or paid otherwise';
+    await insertRefunds(
+      connection,
+      surplus.map((payment) => surplusRefund(payment, reason)),
+    );
     if (failpoints.on) await failpoints.hit('payment.before_settle_commit', info);
-    return found;
+    return { surplus: surplus.length, held };
   });
   if (failpoints.on) await failpoints.hit('payment.after_settle_commit', info);
-  if (surplus > 0) {
-    log.info({ payments: surplus }, 'payments that pay no order are refunded');
+  if (stored.surplus > 0) {
+    log.info({ payments: stored.surplus }, 'payments that pay no order are refunded');
     wakeRefunds();
   }
-  return answers.map(({ record }) => record);
-}
-
-async function refundSurplus(
-  connection: PoolConnection,
-  paymentIds: readonly bigint[],
-): Promise<number> {
-  const locked = await lockPayments(connection, paymentIds);
-  const awaiting = [...locked.values()].filter(
-    ({ settlement }) => settlement === PaymentSettlement.PAYMENT_SETTLEMENT_AWAITING,
+  return answers.map(({ payment, record }) =>
+    stored.held.has(payment.paymentId)
+      ? new Refusal('OVERLOADED', 'The payment is being changed')
+      : record,
   );
-  const ids = awaiting.map(({ paymentId }) => paymentId);
-  await setSettlement(connection, ids, PaymentSettlement.PAYMENT_SETTLEMENT_SURPLUS);
-  const reason = 'The order was closed or paid otherwise';
-  await insertRefunds(
-    connection,
-    awaiting.map((payment) => surplusRefund(payment, reason)),
-  );
-  return awaiting.length;
 }
 
 async function setSettlement(
   connection: PoolConnection,
-  paymentIds: readonly bigint[],
+  locked: readonly Payment[],
   settlement: PaymentSettlement,
 ): Promise<void> {
-  if (paymentIds.length === 0) return;
-  await connection.query<RowDataPacket[]>(
+  if (locked.length === 0) return;
+  const ids = locked.map(({ paymentId }) => paymentId);
+  await connection.query(
     `UPDATE payments SET settlement = ?, next_time = NULL, update_time = NOW(3)
-     WHERE payment_id IN (?) AND settlement = ${PaymentSettlement.PAYMENT_SETTLEMENT_AWAITING}`,
-    [settlement, paymentIds],
+     WHERE payment_id IN (?)`,
+    [settlement, ids],
   );
 }

@@ -1,7 +1,7 @@
 import type { Deadline } from '../../../runtime/deadline.ts';
 import type { Log } from '../../../runtime/log.ts';
 import { Refusal } from '../../../runtime/refusals.ts';
-import { ProviderRefusal, retryAfterMsOf } from '../../provider-refusal.ts';
+import { ReplayedRefusal, retryAfterMsOf } from '../../provider-refusal.ts';
 import { fieldsOf } from './simulator-messages.ts';
 
 /** An answer longer than this is not one of the simulator's. */
@@ -24,7 +24,7 @@ export interface SimulatorApi {
    * Makes one call, never a second.
    *
    * @throws Refusal OUTCOME_UNKNOWN (no answer in time, lost, or 5xx), DEPENDENCY_DOWN (surely not done: not reached,
-   * no time left, refused for our key), OVERLOADED (surely not done: turned away for the rate), INVALID_REQUEST (refused
+   * refused for our key), OVERLOADED (surely not done: no time left, turned away for the rate), INVALID_REQUEST (refused
    * for good)
    */
   call(
@@ -41,10 +41,7 @@ export function createSimulatorApi(settings: ApiSettings, log: Log): SimulatorAp
     async call(method, path, deadline, options = {}) {
       const { idempotencyKey, body, passStatuses = [] } = options;
       const leftMs = deadline.leftMs();
-      if (leftMs <= 0)
-        throw new ProviderRefusal('DEPENDENCY_DOWN', 'no time was left to ask the simulator', {
-          tells: 'nothing',
-        });
+      if (leftMs <= 0) throw new Refusal('OVERLOADED', 'no time was left to ask the simulator');
       const abort = new AbortController();
       const timer = setTimeout(() => abort.abort(), leftMs);
       try {
@@ -100,21 +97,20 @@ function parsed(text: string): unknown {
 function refusalOf({ status, headers }: Response, answer: unknown): Refusal {
   const { code, message } = fieldsOf(fieldsOf(answer).error);
   const text = `the simulator answered ${status} ${String(code ?? '')}: ${String(message ?? '')}`;
-  const waitMs = retryAfterMsOf(headers.get('retry-after'));
-  const retryAfter = waitMs > 0 ? { retryAfterMs: waitMs } : {};
+  const details = { answered: true };
   if (status === 429) {
-    return new ProviderRefusal('OVERLOADED', text, { tells: 'too fast', ...retryAfter });
+    const retryAfterMs = retryAfterMsOf(headers.get('retry-after'));
+    return new Refusal('OVERLOADED', text, { ...details, retryAfterMs });
   }
   // A wrong key is our own setting: nothing was done, and no payment or refund is to fail for it. 408: it gave up on a
   // request that did not arrive whole, so nothing was done either.
-  if ([401, 403, 408].includes(status)) {
-    return new ProviderRefusal('DEPENDENCY_DOWN', text, { tells: 'nothing' });
+  if ([401, 403, 408].includes(status)) return new Refusal('DEPENDENCY_DOWN', text, details);
+  if (status < 500) return new Refusal('INVALID_REQUEST', text, details);
+  if (headers.get('idempotent-replayed') === 'true') {
+    return new ReplayedRefusal('OUTCOME_UNKNOWN', text, details);
   }
-  if (status < 500) return new ProviderRefusal('INVALID_REQUEST', text, { tells: 'nothing' });
   const reason = status === 503 ? 'DEPENDENCY_DOWN' : 'OUTCOME_UNKNOWN';
-  const replayed = headers.get('idempotent-replayed') === 'true';
-  const tells = replayed ? 'nothing' : 'unwell';
-  return new ProviderRefusal(reason, text, { tells, replayed, ...retryAfter });
+  return new Refusal(reason, text);
 }
 
 /** Errors of a connection that was never made: the request cannot have been read by anybody. */

@@ -1,10 +1,10 @@
 import type { Deadline } from '../../../runtime/deadline.ts';
 import type { Log } from '../../../runtime/log.ts';
+import { Refusal } from '../../../runtime/refusals.ts';
 import type { PaymentProvider, RefundOrder, RefundState, SessionState } from '../../provider.ts';
-import { ProviderRefusal } from '../../provider-refusal.ts';
 import { createSimulatorApi, type SimulatorApi } from './simulator-api.ts';
 import { readRefundState, readSessionState } from './simulator-messages.ts';
-import { readSimulatorWebhook } from './simulator-webhook.ts';
+import { readSimulatorEvent, readSimulatorWebhook } from './simulator-webhook.ts';
 
 export interface SimulatorSettings {
   /** Where its API is, without a slash at the end. */
@@ -43,7 +43,7 @@ export function createSimulatorProvider(settings: SimulatorSettings, log: Log): 
       const state = sessionState(body);
       if (state.kind === 'paid' || state.kind === 'closed') return state;
       const text = 'the simulator did not close the session';
-      throw new ProviderRefusal('OUTCOME_UNKNOWN', text, { tells: 'nothing' });
+      throw new Refusal('OUTCOME_UNKNOWN', text, { answered: true });
     },
     refund: (order, deadline) => refund(api, order, deadline),
     async readRefund({ refundId }, deadline) {
@@ -53,6 +53,7 @@ export function createSimulatorProvider(settings: SimulatorSettings, log: Log): 
     },
     readWebhook: (body, headers, now) =>
       readSimulatorWebhook({ body, headers, now, keys: settings.webhookKeys }),
+    readStored: readSimulatorEvent,
   };
 }
 
@@ -89,9 +90,9 @@ function refundState(body: unknown): RefundState {
 }
 
 /** What was asked may well have been done. */
-function unreadable(): Error {
+function unreadable(): Refusal {
   const text = 'the simulator answered something unreadable';
-  return new ProviderRefusal('OUTCOME_UNKNOWN', text, { tells: 'nothing' });
+  return new Refusal('OUTCOME_UNKNOWN', text, { answered: true });
 }
 
 /** A reference comes from our own table, but a path is no place to trust it. */

@@ -3,6 +3,7 @@ import { Agent as SecureAgent } from 'node:https';
 import Stripe from 'stripe';
 import type { Deadline } from '../../../runtime/deadline.ts';
 import type { Log } from '../../../runtime/log.ts';
+import { Refusal } from '../../../runtime/refusals.ts';
 import type {
   PaymentProvider,
   RefundOrder,
@@ -10,11 +11,10 @@ import type {
   SessionRequest,
   SessionState,
 } from '../../provider.ts';
-import { ProviderRefusal } from '../../provider-refusal.ts';
 import { toStripeAmount } from './stripe-amounts.ts';
 import { createStripeCalls, isRefusedForGood, type StripeCalls } from './stripe-calls.ts';
 import { intentState, refundState } from './stripe-states.ts';
-import { readStripeWebhook } from './stripe-webhook.ts';
+import { readStripeEvent, readStripeWebhook } from './stripe-webhook.ts';
 
 export interface StripeSettings {
   /** Secret key of the account. */
@@ -48,7 +48,7 @@ export function createStripeProvider(settings: StripeSettings, log: Log): Paymen
       const state = await cancel(reference, deadline, { stripe, calls });
       if (state.kind !== 'open' && state.kind !== 'failed') return state;
       const text = `Stripe did not close the payment, which is ${state.kind}`;
-      throw new ProviderRefusal('OUTCOME_UNKNOWN', text, { tells: 'nothing' });
+      throw new Refusal('OUTCOME_UNKNOWN', text, { answered: true });
     },
     refund: (order, deadline) => refund(order, deadline, { stripe, calls }),
     readRefund: (order, deadline) => readRefund(order, deadline, { stripe, calls }),
@@ -60,6 +60,7 @@ export function createStripeProvider(settings: StripeSettings, log: Log): Paymen
         now,
         keys: settings.webhookKeys,
       }),
+    readStored: readStripeEvent,
   };
 }
 
@@ -99,7 +100,7 @@ async function openSession(
   );
   if (!intent.client_secret) {
     const text = 'Stripe sent no client secret';
-    throw new ProviderRefusal('OUTCOME_UNKNOWN', text, { tells: 'nothing' });
+    throw new Refusal('OUTCOME_UNKNOWN', text, { answered: true });
   }
   // A fragment stays in the browser: no server, proxy or log sees the secret.
   return { reference: intent.id, paymentUrl: `${pageUrl}#${intent.client_secret}` };
@@ -168,5 +169,5 @@ async function readRefund(
     if (!page.has_more || startingAfter === undefined) return undefined;
   }
   const text = 'the payment has more refunds than are looked through';
-  throw new ProviderRefusal('OUTCOME_UNKNOWN', text, { tells: 'nothing' });
+  throw new Refusal('OUTCOME_UNKNOWN', text, { answered: true });
 }
