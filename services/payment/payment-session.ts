@@ -75,7 +75,7 @@ export function createPaymentSessions(options: PaymentSessionsOptions): PaymentS
       const session = await openAtProvider(options, payment, deadline, place);
       if (session instanceof Refusal) {
         // No repetition helps, so the attempt has failed, with the provider's word.
-        const state = { kind: 'failed', failure: session.message } as const;
+        const state = { kind: 'failed', failure: failureOf(session) } as const;
         return await apply(options, payment, undefined, state, deadline);
       }
       const isStored = await storeSession(database, payment.paymentId, session, deadline);
@@ -145,6 +145,12 @@ async function openAtProvider(
     options.log.warn({ err: error }, 'the provider opens no session for a payment');
     return error;
   }
+}
+
+/** What the buyer is told: the provider's word, unless it says nothing that is about his payment. */
+function failureOf(refusal: Refusal): string {
+  if (!(refusal instanceof ReplayedRefusal)) return refusal.message;
+  return 'The payment provider could not open this payment: begin another payment';
 }
 
 /** A session that was opened for nobody; if it cannot be voided now, it does no harm. */

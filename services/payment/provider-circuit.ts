@@ -15,6 +15,8 @@ export interface ProviderCircuit {
 
 /** A caller that came with hardly any time says nothing about the provider by running out of it. */
 const fairBudgetMs = 500;
+/** A provider that answers one call while it is silent to so many is alive. */
+const silentPerAnswer = 10;
 /** Subjects that failed lately and are remembered: those of some minutes of a provider that is away. */
 const subjectsMax = 10_000;
 const rememberedMs = 600_000;
@@ -44,10 +46,11 @@ export function createProviderCircuit(options: BreakerOptions): ProviderCircuit 
           }
           if (hasty && deadline.passed) return { error };
           unanswered += 1;
-          // It answers others at the same time, so this is about the one payment; and what failed before is no news.
-          const isOfOthers = answered - before.answered >= unanswered - before.unanswered;
+          // It answered others meanwhile, so this is about the one payment; and what failed before is no news.
+          const silent = unanswered - before.unanswered;
+          const isAlive = (answered - before.answered) * silentPerAnswer >= silent;
           const isKnown = failed.add(subject);
-          if (isOfOthers || isKnown) return { error };
+          if (isAlive || isKnown) return { error };
           throw error;
         }
       });

@@ -11,9 +11,9 @@ const risePerSecond = 0.02;
 const riseDoublesMs = 10_000;
 /** Whatever a provider asks for, after a minute one call finds out whether it still says so. */
 const pauseMsMax = 60_000;
-/** What was taken is counted in slots of a tenth of a second. */
+/** What was taken is counted in slots of a tenth of a second: ten whole ones, and the one that is not over yet. */
 const slotMs = 100;
-const slots = 10;
+const slots = 11;
 
 /**
  * How fast a provider takes calls of one kind: as fast as is configured, until it turns calls away. Then a little less than
@@ -66,9 +66,11 @@ export class ProviderPace {
     if (retryAfterMs > 0) this.#pausedUntilMs = Math.max(this.#pausedUntilMs, pausedUntilMs);
     if (sentAtMs < this.#loweredAtMs) return false;
     this.#rise();
-    this.#turnSlots();
-    const taken = this.#taken.reduce((sum, calls) => sum + calls, 0);
-    const lowered = Math.max(taken * ofTaken, this.#perSecond * lowerMin, perSecondMin);
+    const lowered = Math.max(
+      this.#takenPerSecond() * ofTaken,
+      this.#perSecond * lowerMin,
+      perSecondMin,
+    );
     this.#perSecond = Math.min(lowered, Math.max(perSecondMin, this.#perSecond * ofTaken));
     this.#loweredAtMs = nowMs;
     this.#risenAtMs = nowMs + holdMs;
@@ -83,6 +85,13 @@ export class ProviderPace {
     const rise = risePerSecond * (1 + sinceHoldMs / riseDoublesMs) * seconds;
     this.#perSecond = Math.min(this.#max, this.#perSecond * Math.exp(rise));
     this.#risenAtMs = nowMs;
+  }
+
+  #takenPerSecond(): number {
+    this.#turnSlots();
+    const countedMs = (slots - 1) * slotMs + (this.#nowMs() % slotMs);
+    const taken = this.#taken.reduce((sum, calls) => sum + calls, 0);
+    return (taken * 1_000) / countedMs;
   }
 
   /** Empties the slots whose second is over. */

@@ -11,9 +11,9 @@ import { claimPayments } from './claims.ts';
 import type { OrderAnswer, OrderGateway } from './order-gateway.ts';
 import { type Lane, OrderLanes } from './order-lanes.ts';
 import type { Payment } from './payment.ts';
-import { batchTransaction, type PaymentDatabase } from './payment-database.ts';
+import { batchTransaction, type PaymentDatabase, waitingTransaction } from './payment-database.ts';
 import type { PaymentMetrics } from './payment-metrics.ts';
-import { lockFreePayments } from './payment-store.ts';
+import { lockFreePayments, lockPayments } from './payment-store.ts';
 import { insertRefunds, surplusRefund } from './refund-store.ts';
 
 /** Tells order of payments that are AWAITING, until it has answered. */
@@ -48,7 +48,7 @@ const queueDepthMax = 5_000;
 const tellDeadlineMs = 8_000;
 /** Answers stored in one transaction. */
 const answersMax = 200;
-/** A deadlock of a batch runs it once more at most; then each answer goes alone. */
+/** A deadlock of a batch runs it once more at most; then each answer is stored alone. */
 const attemptsMax = 2;
 const intervalMs = 1_000;
 const claimMs = 5_000;
@@ -83,9 +83,9 @@ export function createRecordPayments(options: RecordPaymentsOptions): RecordPaym
         deadline,
       ),
   });
-  const answers = new Batcher<Answer, OrderAnswer>({
+  const answers = new Batcher<Answer, OrderAnswer | 'held'>({
     ...{ ...hops, name: 'records_to_mysql', entriesMax: answersMax },
-    run: (batch, { deadline }) => storeEach(options, batch, deadline),
+    run: (batch, { deadline }) => storeTogether(options, batch, deadline),
   });
   // The loop may claim a payment that still waits here; it is not told twice at once.
   const underWay = new Map<bigint, Promise<OrderAnswer>>();
@@ -96,14 +96,15 @@ export function createRecordPayments(options: RecordPaymentsOptions): RecordPaym
     again: boolean,
   ): Promise<OrderAnswer> {
     const { orderId } = payment;
-    try {
-      const record = await calls.add({ payment, lane: lanes.of(orderId, again) }, deadline);
-      lanes.answered(orderId);
-      return await answers.add({ payment, record }, deadline);
-    } catch (error) {
+    const telling = calls.add({ payment, lane: lanes.of(orderId, again) }, deadline);
+    const record = await telling.catch((error) => {
       if (!isBusinessRefusal(error)) lanes.failed(orderId);
       throw error;
-    }
+    });
+    lanes.answered(orderId);
+    const stored = await answers.add({ payment, record }, deadline);
+    if (stored === 'held') await store(options, [{ payment, record }], deadline, 'all');
+    return record;
   }
 
   function tell(payment: Payment, deadline: Deadline, again = false): Promise<OrderAnswer> {
@@ -165,70 +166,84 @@ async function ask(
   return records;
 }
 
-/** Answers in one transaction; if one of them makes it fail, each alone, so that the others are stored. */
-async function storeEach(
+/** Answers in one transaction; if one of them makes it fail, each is stored alone, so that the others are stored. */
+async function storeTogether(
   options: RecordPaymentsOptions,
   answers: readonly Answer[],
   deadline: Deadline,
-): Promise<(OrderAnswer | Error)[]> {
+): Promise<(OrderAnswer | 'held')[]> {
   try {
-    return await store(options, answers, deadline);
+    const held = await store(options, answers, deadline, 'free');
+    return answers.map(({ payment, record }) => (held.has(payment.paymentId) ? 'held' : record));
   } catch (error) {
-    const ours = error instanceof Refusal;
-    if (ours || answers.length === 1) throw error;
-    options.log.warn({ err: error }, 'a batch of answers was not stored; each is tried alone');
+    if (error instanceof Refusal) throw error;
+    options.log.warn({ err: error }, 'answers were not stored together; each is stored alone');
+    return answers.map(() => 'held');
   }
-  const results: (OrderAnswer | Error)[] = [];
-  for (const answer of answers) {
-    const [result] = await store(options, [answer], deadline).catch((cause) => [cause]);
-    results.push(result);
-  }
-  return results;
 }
 
 /**
- * Stores what order answered; a payment that pays nothing is noted down to be refunded, once. One whose row others hold is
- * left to be told again.
+ * Stores what order answered; a payment that pays nothing is noted down to be refunded, once.
+ *
+ * @param rows `free`: payments that others hold are left out; `all`: waits for them
+ * @returns those that were left out
  */
 async function store(
   { database, wakeRefunds, log }: RecordPaymentsOptions,
   answers: readonly Answer[],
   deadline: Deadline,
-): Promise<(OrderAnswer | Refusal)[]> {
+  rows: 'free' | 'all',
+): Promise<ReadonlySet<bigint>> {
   const idsOf = (wanted: OrderAnswer): bigint[] =>
     answers.filter(({ record }) => record === wanted).map(({ payment }) => payment.paymentId);
   const [recorded, closed] = [idsOf('RECORDED'), idsOf('ORDER_CLOSED')];
   const info = { recorded, closed };
-  const attempts = attemptsMax;
-  const stored = await batchTransaction(database, { deadline, attempts }, async (connection) => {
-    const ids = [...recorded, ...closed];
-    const { free, held } = await lockFreePayments(connection, ids);
-    const awaiting = [...free.values()].filter(
-      ({ settlement }) => settlement === PaymentSettlement.PAYMENT_SETTLEMENT_AWAITING,
-    );
-    const isClosed = new Set(closed);
-    const surplus = awaiting.filter(({ paymentId }) => isClosed.has(paymentId));
-    const paying = awaiting.filter(({ paymentId }) => !isClosed.has(paymentId));
-    await setSettlement(connection, paying, PaymentSettlement.PAYMENT_SETTLEMENT_RECORDED);
-    await setSettlement(connection, surplus, PaymentSettlement.PAYMENT_SETTLEMENT_SURPLUS);
-    const reason = 'The order was closed or paid otherwise';
-    await insertRefunds(
-      connection,
-      surplus.map((payment) => surplusRefund(payment, reason)),
-    );
+  const work = async (connection: PoolConnection): Promise<Stored> => {
+    const done = await settleLocked(connection, [...recorded, ...closed], new Set(closed), rows);
     if (failpoints.on) await failpoints.hit('payment.before_settle_commit', info);
-    return { surplus: surplus.length, held };
-  });
+    return done;
+  };
+  const stored =
+    rows === 'free'
+      ? await batchTransaction(database, { deadline, attempts: attemptsMax }, work)
+      : await waitingTransaction(database, { deadline }, work);
   if (failpoints.on) await failpoints.hit('payment.after_settle_commit', info);
   if (stored.surplus > 0) {
     log.info({ payments: stored.surplus }, 'payments that pay no order are refunded');
     wakeRefunds();
   }
-  return answers.map(({ payment, record }) =>
-    stored.held.has(payment.paymentId)
-      ? new Refusal('OVERLOADED', 'The payment is being changed')
-      : record,
+  return stored.held;
+}
+
+interface Stored {
+  /** Payments that pay nothing, and are refunded. */
+  readonly surplus: number;
+  readonly held: ReadonlySet<bigint>;
+}
+
+async function settleLocked(
+  connection: PoolConnection,
+  ids: readonly bigint[],
+  closed: ReadonlySet<bigint>,
+  rows: 'free' | 'all',
+): Promise<Stored> {
+  const { free, held } =
+    rows === 'free'
+      ? await lockFreePayments(connection, ids)
+      : { free: await lockPayments(connection, ids), held: new Set<bigint>() };
+  const awaiting = [...free.values()].filter(
+    ({ settlement }) => settlement === PaymentSettlement.PAYMENT_SETTLEMENT_AWAITING,
   );
+  const surplus = awaiting.filter(({ paymentId }) => closed.has(paymentId));
+  const paying = awaiting.filter(({ paymentId }) => !closed.has(paymentId));
+  await setSettlement(connection, paying, PaymentSettlement.PAYMENT_SETTLEMENT_RECORDED);
+  await setSettlement(connection, surplus, PaymentSettlement.PAYMENT_SETTLEMENT_SURPLUS);
+  const reason = 'The order was closed or paid otherwise';
+  await insertRefunds(
+    connection,
+    surplus.map((payment) => surplusRefund(payment, reason)),
+  );
+  return { surplus: surplus.length, held };
 }
 
 async function setSettlement(

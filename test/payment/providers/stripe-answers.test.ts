@@ -329,7 +329,7 @@ test('the time that a rate limit asks to wait is told on', async () => {
     [{}, 0],
     [{ 'retry-after': 'soon' }, 0],
   ] as const) {
-    willAnswer({ ...refused(429, {}), headers } as Answer);
+    willAnswer({ status: 429, body: { error: {} }, headers } as Answer);
     await assert.rejects(providerAt().openSession(session, soon()), { retryAfterMs });
   }
 });
