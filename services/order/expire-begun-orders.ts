@@ -16,6 +16,7 @@ import {
   claimOverdue,
   noteOverdue,
   type OverduePosition,
+  type Place,
   settleOverdue,
 } from './overdue-begun.ts';
 import type { PaymentGateway } from './payment-gateway.ts';
@@ -72,11 +73,12 @@ export function startExpireBegunOrders(options: ExpireBegunOptions): {
 
 function startDatabase(options: ExpireBegunOptions, database: OrderDatabase): Loop {
   const { shards, pace, log } = options;
+  const place = { shards, database };
   const settling = new Batcher<Attempted, void>({
     name: 'order_void_settled',
     ...{ entriesMax: settledMax, inFlightMax: 1, queueDepthMax: settleQueueMax },
     async run(attempted, { deadline }) {
-      await settleOverdue(database, attempted, deadline);
+      await routed(place, deadline, () => settleOverdue(place, attempted, deadline));
       return attempted.map(() => undefined);
     },
   });
@@ -87,7 +89,11 @@ function startDatabase(options: ExpireBegunOptions, database: OrderDatabase): Lo
     intervalMs: idleMs,
     slots: Math.max(1, Math.ceil(pace.voidsInFlightMax / shards.databases.length)),
     log,
-    claim: (max) => claim(shards, database, max),
+    async claim(max) {
+      const deadline = Deadline.after(statementMs);
+      const claiming = { max, leaseMs };
+      return (await routed(place, deadline, () => claimOverdue(place, claiming, deadline))) ?? [];
+    },
     async run(order) {
       const { attempted, failure } = await attempt(options, order);
       // If this is not noted, the claim runs out, and the order is tried again.
@@ -99,7 +105,7 @@ function startDatabase(options: ExpireBegunOptions, database: OrderDatabase): Lo
       await Promise.all(orders.map((order) => settle({ ...again, order })));
     },
   });
-  const noting = startNoting(options, database, voiding.wake);
+  const noting = startNoting(options, place, voiding.wake);
   return {
     wake: noting.wake,
     async stop() {
@@ -111,26 +117,23 @@ function startDatabase(options: ExpireBegunOptions, database: OrderDatabase): Lo
 }
 
 /** Looks for orders to note down. Woken often while there are any, it looks a few times a second at most. */
-function startNoting(
-  { shards, log }: ExpireBegunOptions,
-  database: OrderDatabase,
-  onNoted: () => void,
-): Loop {
+function startNoting({ log }: ExpireBegunOptions, place: Place, onNoted: () => void): Loop {
   const positions = new Map<string, OverduePosition>();
   let lookedAtMs = Number.NEGATIVE_INFINITY;
   const loop = startLoop({
-    name: `expire-begun.${database.index}`,
+    name: `expire-begun.${place.database.index}`,
     intervalMs: idleMs,
     log,
     async run(signal) {
       lookedAtMs = performance.now();
-      const tables = shards.tablesOf(database.index);
       for (let page = 0; page < pagesMax && !signal.aborted; page += 1) {
         const deadline = Deadline.after(statementMs);
-        const { mayBeMore } = await noteOverdue(database, tables, positions, pageMax, deadline);
+        const noted = await routed(place, deadline, () =>
+          noteOverdue(place, positions, pageMax, deadline),
+        );
         // Also for those that were noted before, by a copy that died.
         onNoted();
-        if (!mayBeMore) return;
+        if (!noted?.mayBeMore) return;
       }
     },
   });
@@ -142,18 +145,18 @@ function startNoting(
   };
 }
 
-async function claim(
-  shards: OrderShards,
-  database: OrderDatabase,
-  max: number,
-): Promise<ClaimedOrder[]> {
-  const deadline = Deadline.after(statementMs);
+/** What `work` answers, or undefined if it was led by a slot map that has changed; then the new one is read. */
+async function routed<Result>(
+  { shards, database }: Place,
+  deadline: Deadline,
+  work: () => Promise<Result>,
+): Promise<Result | undefined> {
   try {
-    return await claimOverdue(shards, database, { max, leaseMs }, deadline);
+    return await work();
   } catch (error) {
     if (!(error instanceof StaleSlotMap)) throw error;
     await shards.refresh(database.index, deadline);
-    return [];
+    return undefined;
   }
 }
 

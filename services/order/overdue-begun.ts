@@ -4,14 +4,22 @@ import type { Deadline } from '../runtime/deadline.ts';
 import type { PoolConnection } from '../runtime/mysql.ts';
 import type { OrderDatabase } from './order-database.ts';
 import { slotOfOrder } from './order-id.ts';
+import { timeLiteral } from './order-rows.ts';
 import { type OrderShards, type SlotRoutes, tableSuffix } from './order-shards.ts';
 
-// The table `overdue_begun`: which orders are to be voided and closed, and which copy does so now.
+// The table `overdue_begun`: which orders are to be voided and closed, and which copy does so now. Times are those that the
+// clocks agree on: nobody's session is voided early because MySQL's clock has stepped.
 
 const { ORDER_STATUS_PENDING: pending } = OrderStatus;
 
 /** Where a walk through the overdue orders of one table stands; undefined at its start. */
 export type OverduePosition = { readonly expireTime: string; readonly orderId: string } | undefined;
+
+/** A database, and where its orders are. */
+export interface Place {
+  readonly shards: OrderShards;
+  readonly database: OrderDatabase;
+}
 
 /** An order that this copy has claimed. */
 export interface ClaimedOrder {
@@ -34,42 +42,28 @@ export type Attempted =
  * Notes down orders that are overdue and not noted yet; goes on where the last look at each table ended.
  *
  * @param limit orders of one table in one look at most
- * @returns how many were noted, and whether a table may have more
- * @throws Refusal DEPENDENCY_DOWN, or the server's error
+ * @returns whether a table may have more
+ * @throws StaleSlotMap, Refusal DEPENDENCY_DOWN or OUTCOME_UNKNOWN (then they are found again), or the server's error
  */
 export async function noteOverdue(
-  database: OrderDatabase,
-  tables: readonly string[],
+  { shards, database }: Place,
   positions: Map<string, OverduePosition>,
   limit: number,
   deadline: Deadline,
-): Promise<{ noted: number; mayBeMore: boolean }> {
-  const statements = tables.map((table) => overdueSql(table, positions.get(table), limit));
-  const pages = await queryEach(database, statements, deadline);
+): Promise<{ mayBeMore: boolean }> {
+  const tables = shards.tablesOf(database.index);
+  const options = { deadline, mapVersion: shards.routes.version, attempts: 1 };
+  const pages = await database.transaction(options, async (connection, now) => {
+    const statements = tables.map((table) => overdueSql(table, now, positions.get(table), limit));
+    const found = await queryEach(connection, statements);
+    await insertMissing(connection, now, found.flat().map(orderIdOf));
+    return found;
+  });
   for (const [at, table] of tables.entries()) {
-    const rows = pages[at] ?? [];
-    const last = rows.length === limit ? rows.at(-1) : undefined;
-    const position = last && { expireTime: last.at as string, orderId: last.order_id as string };
-    positions.set(table, position);
+    const last = pages[at]?.length === limit ? pages[at].at(-1) : undefined;
+    positions.set(table, last && { expireTime: last.at as string, orderId: orderIdOf(last) });
   }
-  const ids = pages.flat().map((row) => row.order_id as string);
-  const mayBeMore = pages.some(({ length }) => length === limit);
-  if (ids.length === 0) return { noted: 0, mayBeMore };
-  const known = await database.query<RowDataPacket[]>(
-    `SELECT order_id FROM overdue_begun WHERE order_id IN (${ids})`,
-    deadline,
-  );
-  const isKnown = new Set(known.map((row) => row.order_id as string));
-  const fresh = ids.filter((orderId) => !isKnown.has(orderId));
-  if (fresh.length > 0) {
-    const rows = fresh.map((orderId) => `(${orderId}, UTC_TIMESTAMP(3))`);
-    await database.query(
-      `INSERT INTO overdue_begun (order_id, next_time) VALUES ${rows}
-       ON DUPLICATE KEY UPDATE order_id = VALUES(order_id)`,
-      deadline,
-    );
-  }
-  return { noted: fresh.length, mayBeMore };
+  return { mayBeMore: pages.some(({ length }) => length === limit) };
 }
 
 /**
@@ -78,60 +72,61 @@ export async function noteOverdue(
  * @throws StaleSlotMap, Refusal DEPENDENCY_DOWN or OUTCOME_UNKNOWN (then the claims run out), or the server's error
  */
 export async function claimOverdue(
-  shards: OrderShards,
-  database: OrderDatabase,
+  { shards, database }: Place,
   { max, leaseMs }: { readonly max: number; readonly leaseMs: number },
   deadline: Deadline,
 ): Promise<ClaimedOrder[]> {
   const { routes } = shards;
   const options = { deadline, mapVersion: routes.version, attempts: 1 };
-  return await database.transaction(options, async (connection) => {
+  return await database.transaction(options, async (connection, now) => {
     const [rows] = await connection.query<RowDataPacket[]>(
-      `SELECT order_id, attempts FROM overdue_begun FORCE INDEX (due) WHERE next_time <= UTC_TIMESTAMP(3)
+      `SELECT order_id, attempts FROM overdue_begun FORCE INDEX (due) WHERE next_time <= ${timeLiteral(now)}
        ORDER BY next_time LIMIT ${max} FOR UPDATE SKIP LOCKED`,
     );
     if (rows.length === 0) return [];
-    const ids = rows.map((row) => row.order_id as string);
-    const open = await stillOpen(connection, routes, database.index, ids);
-    const gone = ids.filter((orderId) => !open.has(orderId));
-    const statements = [
-      ...(gone.length > 0 ? [`DELETE FROM overdue_begun WHERE order_id IN (${gone})`] : []),
-      ...(open.size > 0
-        ? [
-            `UPDATE overdue_begun SET attempts = attempts + 1, next_time = ${inMs(leaseMs)}
-             WHERE order_id IN (${[...open]})`,
-          ]
-        : []),
-    ];
+    const open = await stillOverdue(connection, now, routes, database.index, rows.map(orderIdOf));
+    const isOpen = (row: RowDataPacket): boolean => open.has(orderIdOf(row));
+    const gone = rows.filter((row) => !isOpen(row)).map(orderIdOf);
+    const statements = [];
+    if (gone.length > 0) statements.push(`DELETE FROM overdue_begun WHERE order_id IN (${gone})`);
+    if (open.size > 0) {
+      statements.push(
+        `UPDATE overdue_begun SET attempts = attempts + 1, next_time = ${later(now, leaseMs)}
+         WHERE order_id IN (${[...open]})`,
+      );
+    }
     await connection.query(statements.join(';'));
     return rows
-      .filter((row) => open.has(row.order_id))
-      .map((row) => ({ orderId: BigInt(row.order_id), attempts: Number(row.attempts) + 1 }));
+      .filter(isOpen)
+      .map((row) => ({ orderId: BigInt(orderIdOf(row)), attempts: Number(row.attempts) + 1 }));
   });
 }
 
-/** Notes what attempts came to, in one round trip. @throws Refusal DEPENDENCY_DOWN, or the server's error */
+/** Notes what attempts came to. @throws as `claimOverdue` */
 export async function settleOverdue(
-  database: OrderDatabase,
+  { shards, database }: Place,
   attempted: readonly Attempted[],
   deadline: Deadline,
 ): Promise<void> {
   const done = attempted.filter((one) => one.done).map(({ order }) => order.orderId);
-  const statements =
-    done.length > 0 ? [`DELETE FROM overdue_begun WHERE order_id IN (${done})`] : [];
-  for (const one of attempted) {
-    if (one.done) continue;
-    const { order, againMs, isProcessing } = one;
-    // A claim that has run out meanwhile is another copy's, with one attempt more.
-    statements.push(
-      `UPDATE overdue_begun SET next_time = ${inMs(againMs)}, processing = ${isProcessing ? 1 : 0}
-       WHERE order_id = ${order.orderId} AND attempts = ${order.attempts}`,
-    );
-  }
-  await database.query(statements.join(';'), deadline);
+  const options = { deadline, mapVersion: shards.routes.version };
+  await database.transaction(options, async (connection, now) => {
+    const statements: string[] = [];
+    if (done.length > 0) statements.push(`DELETE FROM overdue_begun WHERE order_id IN (${done})`);
+    for (const one of attempted) {
+      if (one.done) continue;
+      const { order, againMs, isProcessing } = one;
+      // A claim that has run out meanwhile is another copy's, with one attempt more.
+      statements.push(
+        `UPDATE overdue_begun SET next_time = ${later(now, againMs)}, processing = ${isProcessing ? 1 : 0}
+         WHERE order_id = ${order.orderId} AND attempts = ${order.attempts}`,
+      );
+    }
+    await connection.query(statements.join(';'));
+  });
 }
 
-function overdueSql(table: string, after: OverduePosition, limit: number): string {
+function overdueSql(table: string, now: Date, after: OverduePosition, limit: number): string {
   // Written as a range of the index and a remainder: MariaDB reads a row comparison from the start.
   const onward =
     after === undefined
@@ -139,41 +134,63 @@ function overdueSql(table: string, after: OverduePosition, limit: number): strin
       : `AND expire_time >= '${after.expireTime}'
          AND (expire_time > '${after.expireTime}' OR order_id > ${after.orderId})`;
   return `SELECT order_id, CAST(expire_time AS CHAR) AS at FROM orders_${table} FORCE INDEX (due)
-     WHERE status = ${pending} AND payment_begun = 1 AND expire_time <= UTC_TIMESTAMP(3) ${onward}
+     WHERE status = ${pending} AND payment_begun = 1 AND expire_time <= ${timeLiteral(now)} ${onward}
      ORDER BY expire_time, order_id LIMIT ${limit}`;
 }
 
-/** Those of the orders that live here and are still PENDING. */
-async function stillOpen(
+/** Read first, so that nobody waits for the rows of those that are being voided. */
+async function insertMissing(
   connection: PoolConnection,
+  now: Date,
+  orderIds: readonly string[],
+): Promise<void> {
+  if (orderIds.length === 0) return;
+  const [known] = await connection.query<RowDataPacket[]>(
+    `SELECT order_id FROM overdue_begun WHERE order_id IN (${orderIds})`,
+  );
+  const isKnown = new Set(known.map(orderIdOf));
+  const rows = orderIds
+    .filter((orderId) => !isKnown.has(orderId))
+    .map((orderId) => `(${orderId}, ${timeLiteral(now)})`);
+  if (rows.length === 0) return;
+  await connection.query(
+    `INSERT INTO overdue_begun (order_id, next_time) VALUES ${rows}
+     ON DUPLICATE KEY UPDATE order_id = VALUES(order_id)`,
+  );
+}
+
+/** Those of the orders that live here, are still PENDING and whose time is over. */
+async function stillOverdue(
+  connection: PoolConnection,
+  now: Date,
   routes: SlotRoutes,
   index: number,
   orderIds: readonly string[],
 ): Promise<Set<string>> {
   const here = orderIds.filter((id) => routes.databaseOf(slotOfOrder(BigInt(id))) === index);
   const groups = Map.groupBy(here, (id) => tableSuffix(routes.tableOf(slotOfOrder(BigInt(id)))));
-  if (groups.size === 0) return new Set();
   const statements = [...groups].map(
     ([table, ids]) =>
       `SELECT order_id FROM orders_${table} FORCE INDEX (PRIMARY)
-       WHERE order_id IN (${ids}) AND status = ${pending}`,
+       WHERE order_id IN (${ids}) AND status = ${pending} AND expire_time <= ${timeLiteral(now)}`,
   );
-  const [results] = await connection.query<RowDataPacket[]>(statements.join(';'));
-  const rows = statements.length === 1 ? results : (results as unknown as RowDataPacket[][]).flat();
-  return new Set(rows.map((row) => row.order_id as string));
+  return new Set((await queryEach(connection, statements)).flat().map(orderIdOf));
 }
 
 /** Several reads in one round trip; the driver wraps the results only where there are several. */
 async function queryEach(
-  database: OrderDatabase,
+  connection: PoolConnection,
   statements: readonly string[],
-  deadline: Deadline,
 ): Promise<RowDataPacket[][]> {
   if (statements.length === 0) return [];
-  const results = await database.query<RowDataPacket[]>(statements.join(';'), deadline);
+  const [results] = await connection.query<RowDataPacket[]>(statements.join(';'));
   return statements.length === 1 ? [results] : (results as unknown as RowDataPacket[][]);
 }
 
-function inMs(ms: number): string {
-  return `UTC_TIMESTAMP(3) + INTERVAL ${Math.round(ms) * 1_000} MICROSECOND`;
+function orderIdOf(row: RowDataPacket): string {
+  return row.order_id as string;
+}
+
+function later(now: Date, ms: number): string {
+  return timeLiteral(new Date(now.getTime() + ms));
 }

@@ -5,6 +5,7 @@ import type { Log } from '../runtime/log.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import type { ApplySessionState } from './apply-session-state.ts';
 import type { Place } from './call-places.ts';
+import type { ClaimedPayment } from './claims.ts';
 import type { PacedProvider } from './paced-provider.ts';
 import { canStillBePaid, isOpened, type Payment } from './payment.ts';
 import type { PaymentDatabase } from './payment-database.ts';
@@ -30,7 +31,7 @@ export interface PaymentSessions {
    */
   void(payment: Payment, deadline: Deadline, purpose: ClosePurpose): Promise<VoidedPayment>;
   /** Asks the provider and applies what it says; voids a session that outlived the time to pay its order. */
-  refresh(payment: Payment, deadline: Deadline): Promise<void>;
+  refresh(payment: ClaimedPayment, deadline: Deadline): Promise<void>;
 }
 
 /** Whether somebody waits for a session to be voided, or only its time is over. */
@@ -103,7 +104,9 @@ export function createPaymentSessions(options: PaymentSessionsOptions): PaymentS
       const { reference } = payment;
       if (!canStillBePaid(payment)) return;
       // An order that was paid otherwise is never closed, and not every provider ends its sessions by itself.
-      const isOverdue = payment.expireTime.getTime() + overdueMs < Date.now();
+      // A clock that has stepped must not void what a buyer is paying, so both have to say so.
+      const nowMs = Math.min(Date.now(), payment.claimTime.getTime());
+      const isOverdue = payment.expireTime.getTime() + overdueMs < nowMs;
       if (reference === undefined) {
         if (isOverdue) await sessions.void(payment, deadline, 'expire');
         else await sessions.open(payment.paymentId, deadline);

@@ -4,8 +4,7 @@ import { Deadline } from '../runtime/deadline.ts';
 import type { Log } from '../runtime/log.ts';
 import type { Loop } from '../runtime/loop.ts';
 import { isBusinessRefusal } from '../runtime/refusals.ts';
-import { claimPayments } from './claims.ts';
-import type { Payment } from './payment.ts';
+import { type ClaimedPayment, claimPayments } from './claims.ts';
 import type { PaymentDatabase } from './payment-database.ts';
 import type { PaymentSessions } from './payment-session.ts';
 
@@ -34,7 +33,7 @@ export function startPollSessions({ database, sessions, pollMs, log }: PollSessi
     settlement: PaymentSettlement.PAYMENT_SETTLEMENT_UNSPECIFIED,
     backoff: { firstMs: pollMs, maxMs: Math.max(pollMs, pollMaxMs) },
   };
-  const work: ClaimedWorkOptions<Payment> = {
+  const work: ClaimedWorkOptions<ClaimedPayment> = {
     name: 'poll-sessions',
     intervalMs: Math.min(intervalMaxMs, pollMs / 2),
     ...{ slots, log },
