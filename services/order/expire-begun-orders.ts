@@ -37,11 +37,13 @@ const lookMsMin = 200;
 const pageMax = 200;
 const pagesMax = 10;
 const statementMs = 3_000;
-/** One attempt, with all that it asks; and how long a claim lasts: a copy that dies leaves its orders that soon. */
-const attemptMs = 7_000;
-const leaseMs = 9_000;
-/** To be closed once it is voided: buyers' changes share the lane, and must not wait longer for a lost connection. */
-const closeDeadlineMs = 5_000;
+/**
+ * One attempt, with all that it asks. An order that is void is closed in what is left of it: buyers' changes share the lane,
+ * and must not wait longer for a lost connection.
+ */
+const attemptMs = 5_000;
+/** How long a claim lasts: longer than an attempt, so that an order is not in two hands, and a copy that dies leaves it soon. */
+const leaseMs = 6_500;
 /** An order that could not be closed waits this long at first, doubled up to the second figure. */
 const backoffMs = 1_000;
 const backoffMaxMs = 30_000;
@@ -177,7 +179,7 @@ async function attempt(
     if (closing === 'PROCESSING') return { attempted: again(processingMs, true) };
     // Its payment tells the order soon.
     if (closing === 'PAID') return { attempted: again(laterMs) };
-    await close(options, order.orderId, deadline.min(closeDeadlineMs));
+    await close(options, order.orderId, deadline);
     return { attempted: { order, done: true } };
   } catch (failure) {
     return { attempted: again(laterMs), failure };

@@ -49,7 +49,7 @@ const callTable = {
 } as const;
 /** What nobody waits for has a connection and a circuit of its own, so that its failures are not the buyers'. */
 const backgroundCallTable = {
-  closePayment: { deadlineMs: 5_000, retry: true, breaker: 'payment.expire' },
+  closePayment: { deadlineMs: 4_000, retry: true, breaker: 'payment.expire' },
 } as const;
 
 /** Connects when payment is there; nothing but these calls needs it. */
