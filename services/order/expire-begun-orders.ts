@@ -24,15 +24,18 @@ import type { PaymentGateway } from './payment-gateway.ts';
 export interface ExpireBegunOptions {
   readonly shards: OrderShards;
   readonly pace: ExpiryConfig;
-  readonly payment: Pick<PaymentGateway, 'closePayment'>;
+  readonly payment: Pick<PaymentGateway, 'closePayment' | 'takesBackground'>;
   readonly changeOrder: ChangeOrder;
   readonly log: Log;
   readonly metrics: Pick<OrderMetrics, 'expired'>;
 }
 
-/** How often a database is looked through that nobody has said anything of, and how often at most. */
+/** How often a database is looked through that nobody has said anything of. */
 const idleMs = 5_000;
-const lookMsMin = 200;
+/** How soon it is looked through again at least; and if many orders were read that had all been noted before. */
+const restMs = 200;
+const longRestMs = 2_000;
+const manyRead = 1_000;
 /** Orders of one table that are noted in one look, and looks in one round; more are noted in the next. */
 const pageMax = 200;
 const pagesMax = 10;
@@ -74,7 +77,7 @@ export function startExpireBegunOrders(options: ExpireBegunOptions): {
 }
 
 function startDatabase(options: ExpireBegunOptions, database: OrderDatabase): Loop {
-  const { shards, pace, log } = options;
+  const { shards, pace, payment, log } = options;
   const place = { shards, database };
   const settling = new Batcher<Attempted, void>({
     name: 'order_void_settled',
@@ -92,6 +95,8 @@ function startDatabase(options: ExpireBegunOptions, database: OrderDatabase): Lo
     slots: Math.max(1, Math.ceil(pace.voidsInFlightMax / shards.databases.length)),
     log,
     async claim(max) {
+      // Another copy may reach it; what this one would only fail at is left to that one.
+      if (!payment.takesBackground()) throw new Refusal('DEPENDENCY_DOWN', 'Payment is away');
       const deadline = Deadline.after(statementMs);
       const claiming = { max, leaseMs };
       return (await routed(place, deadline, () => claimOverdue(place, claiming, deadline))) ?? [];
@@ -118,30 +123,35 @@ function startDatabase(options: ExpireBegunOptions, database: OrderDatabase): Lo
   };
 }
 
-/** Looks for orders to note down. Woken often while there are any, it looks a few times a second at most. */
+/** Looks for orders to note down. Woken all the time while there are any, it rests between two looks. */
 function startNoting({ log }: ExpireBegunOptions, place: Place, onNoted: () => void): Loop {
   const positions = new Map<string, OverduePosition>();
-  let lookedAtMs = Number.NEGATIVE_INFINITY;
+  let restsUntilMs = Number.NEGATIVE_INFINITY;
   const loop = startLoop({
     name: `expire-begun.${place.database.index}`,
     intervalMs: idleMs,
     log,
     async run(signal) {
-      lookedAtMs = performance.now();
-      for (let page = 0; page < pagesMax && !signal.aborted; page += 1) {
+      const { shards, database } = place;
+      let tables: readonly string[] = shards.tablesOf(database.index);
+      let known = 0;
+      for (let page = 0; page < pagesMax && tables.length > 0 && !signal.aborted; page += 1) {
         const deadline = Deadline.after(statementMs);
+        const looking = tables;
         const noted = await routed(place, deadline, () =>
-          noteOverdue(place, positions, pageMax, deadline),
+          noteOverdue(place, looking, positions, pageMax, deadline),
         );
+        tables = noted?.more ?? [];
+        known += (noted?.read ?? 0) - (noted?.fresh ?? 0);
         // Also for those that were noted before, by a copy that died.
         onNoted();
-        if (!noted?.mayBeMore) return;
       }
+      restsUntilMs = performance.now() + (known >= manyRead ? longRestMs : restMs);
     },
   });
   return {
     wake() {
-      if (performance.now() - lookedAtMs >= lookMsMin) loop.wake();
+      if (performance.now() >= restsUntilMs) loop.wake();
     },
     stop: loop.stop,
   };

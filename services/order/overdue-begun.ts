@@ -38,32 +38,42 @@ export type Attempted =
       readonly isProcessing: boolean;
     };
 
+/** What a look at tables found. */
+export interface Noted {
+  /** Orders that are overdue. */
+  readonly read: number;
+  /** Those that were not noted before. */
+  readonly fresh: number;
+  /** Tables that may have more. */
+  readonly more: readonly string[];
+}
+
 /**
- * Notes down orders that are overdue and not noted yet; goes on where the last look at each table ended.
+ * Notes down orders of some tables that are overdue and not noted yet; goes on where the last look at each table ended.
  *
  * @param limit orders of one table in one look at most
- * @returns whether a table may have more
  * @throws StaleSlotMap, Refusal DEPENDENCY_DOWN or OUTCOME_UNKNOWN (then they are found again), or the server's error
  */
 export async function noteOverdue(
   { shards, database }: Place,
+  tables: readonly string[],
   positions: Map<string, OverduePosition>,
   limit: number,
   deadline: Deadline,
-): Promise<{ mayBeMore: boolean }> {
-  const tables = shards.tablesOf(database.index);
+): Promise<Noted> {
   const options = { deadline, mapVersion: shards.routes.version, attempts: 1 };
-  const pages = await database.transaction(options, async (connection, now) => {
+  const { pages, fresh } = await database.transaction(options, async (connection, now) => {
     const statements = tables.map((table) => overdueSql(table, now, positions.get(table), limit));
     const found = await queryEach(connection, statements);
-    await insertMissing(connection, now, found.flat().map(orderIdOf));
-    return found;
+    const inserted = await insertMissing(connection, now, found.flat().map(orderIdOf));
+    return { pages: found, fresh: inserted };
   });
   for (const [at, table] of tables.entries()) {
     const last = pages[at]?.length === limit ? pages[at].at(-1) : undefined;
     positions.set(table, last && { expireTime: last.at as string, orderId: orderIdOf(last) });
   }
-  return { mayBeMore: pages.some(({ length }) => length === limit) };
+  const more = tables.filter((table) => positions.get(table) !== undefined);
+  return { read: pages.flat().length, fresh, more };
 }
 
 /**
@@ -138,13 +148,13 @@ function overdueSql(table: string, now: Date, after: OverduePosition, limit: num
      ORDER BY expire_time, order_id LIMIT ${limit}`;
 }
 
-/** Read first, so that nobody waits for the rows of those that are being voided. */
+/** Read first, so that nobody waits for the rows of those that are being voided. @returns how many were missing */
 async function insertMissing(
   connection: PoolConnection,
   now: Date,
   orderIds: readonly string[],
-): Promise<void> {
-  if (orderIds.length === 0) return;
+): Promise<number> {
+  if (orderIds.length === 0) return 0;
   const [known] = await connection.query<RowDataPacket[]>(
     `SELECT order_id FROM overdue_begun WHERE order_id IN (${orderIds})`,
   );
@@ -152,11 +162,12 @@ async function insertMissing(
   const rows = orderIds
     .filter((orderId) => !isKnown.has(orderId))
     .map((orderId) => `(${orderId}, ${timeLiteral(now)})`);
-  if (rows.length === 0) return;
+  if (rows.length === 0) return 0;
   await connection.query(
     `INSERT INTO overdue_begun (order_id, next_time) VALUES ${rows}
      ON DUPLICATE KEY UPDATE order_id = VALUES(order_id)`,
   );
+  return rows.length;
 }
 
 /** Those of the orders that live here, are still PENDING and whose time is over. */

@@ -27,6 +27,8 @@ export interface PaymentGateway {
     deadline: Deadline,
     whoWaits: 'buyer' | 'nobody',
   ): Promise<ClosedPayment>;
+  /** Whether payment would be asked now to close what nobody waits for: not while that circuit is open. */
+  takesBackground(): boolean;
   /**
    * Has payment give back what is left of the payment that paid an order; durable once answered.
    *
@@ -72,6 +74,7 @@ export function connectPayment(options: PaymentGatewayOptions): PaymentGateway {
       if (result === CloseResult.CLOSE_RESULT_PROCESSING) return 'PROCESSING';
       throw new Refusal('OUTCOME_UNKNOWN', `Payment answered ${result} to a close`);
     },
+    takesBackground: () => background.breaker('payment.expire')?.open !== true,
     async refundOrder(orderId, deadline) {
       if (failpoints.on) await failpoints.hit('order.before_refund_order', { orderId });
       try {

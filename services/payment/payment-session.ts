@@ -52,6 +52,8 @@ export interface PaymentSessionsOptions {
 const openMs = 5_000;
 const voidMs = 4_000;
 const readMs = 5_000;
+/** What is left to tell the caller that the provider did not answer: his own time-out would say that we are away. */
+const answerMs = 300;
 /** Closing the order comes first; what it leaves open for this long after the order's time is void. */
 const overdueMs = 60_000;
 
@@ -140,7 +142,7 @@ async function openAtProvider(
   try {
     const request = { paymentId, orderId, amount, expireTime };
     const provider = providerOf(options, payment);
-    const session = await provider.openSession(request, deadline.min(openMs), place);
+    const session = await provider.openSession(request, toAnswer(deadline, openMs), place);
     if (failpoints.on) await failpoints.hit('payment.after_session', infoOf(payment));
     return session;
   } catch (error) {
@@ -148,6 +150,12 @@ async function openAtProvider(
     options.log.warn({ err: error }, 'the provider opens no session for a payment');
     return error;
   }
+}
+
+/** The time that the provider has: at most `maxMs`, and less than the caller has. */
+function toAnswer(deadline: Deadline, maxMs: number): Deadline {
+  const leftMs = deadline.leftMs();
+  return deadline.min(Math.min(maxMs, leftMs - Math.min(answerMs, leftMs / 4)));
 }
 
 /** What the buyer is told: the provider's word, unless it says nothing that is about his payment. */
@@ -200,7 +208,7 @@ async function closeAtProvider(
   const provider = providerOf(options, payment);
   let refusal: Refusal;
   try {
-    return await provider.closeSession(reference, deadline.min(voidMs), purpose);
+    return await provider.closeSession(reference, toAnswer(deadline, voidMs), purpose);
   } catch (error) {
     if (!isRefusedForGood(error)) throw error;
     refusal = error;
@@ -221,7 +229,8 @@ async function readAtProvider(
   purpose: 'read' | ClosePurpose,
 ): Promise<SessionState | undefined> {
   try {
-    return await providerOf(options, payment).readSession(reference, deadline.min(readMs), purpose);
+    const answered = toAnswer(deadline, readMs);
+    return await providerOf(options, payment).readSession(reference, answered, purpose);
   } catch (error) {
     if (!isRefusedForGood(error)) throw error;
     return undefined;

@@ -101,7 +101,7 @@ test('an order that is void is closed within five seconds, or leaves the lane to
   const expired = createMetrics('test').counter('order_expired_total', 'Orders closed');
   const expiry = startExpireBegunOrders({
     ...{ shards: order.shards, pace, changeOrder, log, metrics: { expired } },
-    payment: { closePayment: async () => 'CLOSED' },
+    payment: { closePayment: async () => 'CLOSED', takesBackground: () => true },
   });
   try {
     await eventually(() => leftMs.length > 0, 'the order is to be closed');
@@ -212,6 +212,7 @@ test('a copy that stops in the middle of its work leaves it to the others within
           asked.add(orderId);
           return silent.promise;
         },
+        takesBackground: () => true,
         refundOrder: async () => true,
         close: () => undefined,
       },
