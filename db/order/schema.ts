@@ -108,6 +108,18 @@ export const workers = mysqlTable('workers', {
   highWaterMs: id('high_water_ms').notNull(),
 });
 
+/** Overdue orders whose payment has begun, while their sessions are to be voided. */
+export const overdueBegun = mysqlTable(
+  'overdue_begun',
+  {
+    orderId: id('order_id').notNull().primaryKey(),
+    attempts: int('attempts').notNull().default(0),
+    processing: tinyint('processing').notNull().default(0),
+    nextTime: time('next_time').notNull(),
+  },
+  (table) => [index('due').on(table.nextTime)],
+);
+
 /** Orders that were taken out of the tables above by age. */
 export const archivedOrders = mysqlTable(
   'archived_orders',

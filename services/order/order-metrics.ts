@@ -19,6 +19,7 @@ export interface OrderMetrics {
   /** Age of the oldest order whose time is over, in seconds. */
   readonly expiryLagSeconds: import('prom-client').Gauge<'database'>;
   readonly overdue: import('prom-client').Gauge<'database' | 'begun'>;
+  readonly overdueProcessing: import('prom-client').Gauge<'database'>;
   readonly watchers: import('prom-client').Gauge;
   readonly outboxRows: import('prom-client').Gauge<'database'>;
   readonly outboxAgeSeconds: import('prom-client').Gauge<'database'>;
@@ -64,13 +65,18 @@ export function createOrderMetrics(metrics: Metrics): OrderMetrics {
     expired: metrics.counter('order_expired_total', 'Orders closed because their time was over'),
     expiryLagSeconds: metrics.gauge(
       'order_expiry_lag_seconds',
-      'How long the time of the oldest unpaid order is over',
+      'How long the time of the oldest unpaid order is over, but for those whose payment a bank is processing',
       ['database'],
     ),
     overdue: metrics.gauge(
       'order_overdue',
       'Unpaid orders whose time is over, counted up to a bound; begun: their payment has begun',
       ['database', 'begun'],
+    ),
+    overdueProcessing: metrics.gauge(
+      'order_overdue_processing',
+      'Unpaid orders whose time is over and whose payment a bank is processing, counted up to a bound',
+      ['database'],
     ),
     watchers: metrics.gauge('order_watchers', 'Streams of WatchOrder that are open'),
     outboxRows: metrics.gauge('outbox_rows', 'Rows waiting for publication', ['database']),
