@@ -22,6 +22,7 @@ import { addPaymentRoutes } from './routes/payments.ts';
 import { addSkuRoutes } from './routes/skus.ts';
 import { addStockRoutes } from './routes/stock.ts';
 import { addWebhookRoute } from './routes/webhooks.ts';
+import { createSkuMemory } from './sku-memory.ts';
 import {
   createStockAdminGateway,
   createStockGateway,
@@ -32,6 +33,9 @@ import { StreamPlaces } from './stream-places.ts';
 
 /** Balancers close a connection that is silent for a minute; a stream comes again after half an hour. */
 const orderStream: EventStreamOptions = { heartbeatMs: 15_000, lifetimeMs: 30 * 60_000 };
+
+/** Connections that the system takes for us while we are busy: with node's 511 a herd would push buyers out. */
+const backlog = 4_096;
 
 /** A running edge. */
 export interface Running {
@@ -76,6 +80,7 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
     ...config,
     log,
     metrics,
+    stopping: () => stopping,
     routes(server) {
       addHealthRoutes(server, { waitingFor });
       addOrderRoutes(server, { orders, authentication });
@@ -85,10 +90,14 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
         places,
         stream: overrides.orderStream ?? orderStream,
       });
-      addSkuRoutes(server, { stock });
+      addSkuRoutes(server, { skus: createSkuMemory(stock) });
       addStockRoutes(server, { displayStock });
       addPaymentRoutes(server, { payments, authentication });
-      addWebhookRoute(server, { payments, inFlightMax: config.webhooksMax });
+      addWebhookRoute(server, {
+        payments,
+        inFlightMax: config.webhooksMax,
+        unfinishedBytesMax: config.webhookBytesMax,
+      });
       addAdminSkuRoutes(server, { admin, authentication });
       addAdminPaymentRoutes(server, { payments, authentication });
       if (config.demo) addDemoTokenRoute(server, { tokens });
@@ -101,7 +110,7 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
       ready: waitingFor,
     });
     lifecycle.add('observability server', machines.stop);
-    await app.listen({ host: config.listen, port: config.port });
+    await app.listen({ host: config.listen, port: config.port, backlog });
     lifecycle.add('http server', async () => {
       stopping = true;
       // Balancers look at /readyz first; whoever comes meanwhile is still served.
