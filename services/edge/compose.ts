@@ -21,7 +21,7 @@ import { addOrderRoutes } from './routes/orders.ts';
 import { addPaymentRoutes } from './routes/payments.ts';
 import { addSkuRoutes } from './routes/skus.ts';
 import { addStockRoutes } from './routes/stock.ts';
-import { addWebhookRoute } from './routes/webhooks.ts';
+import { addWebhookRoute, webhookBodyBytesMax } from './routes/webhooks.ts';
 import { createSkuMemory } from './sku-memory.ts';
 import {
   createStockAdminGateway,
@@ -30,6 +30,7 @@ import {
   type StockGateway,
 } from './stock-gateway.ts';
 import { StreamPlaces } from './stream-places.ts';
+import { UnfinishedBodies } from './unfinished-bodies.ts';
 
 /** Balancers close a connection that is silent for a minute; a stream comes again after half an hour. */
 const orderStream: EventStreamOptions = { heartbeatMs: 15_000, lifetimeMs: 30 * 60_000 };
@@ -67,6 +68,12 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
     'Streams of order states that are open',
     () => places.size,
   );
+  const bodies = new UnfinishedBodies({
+    bodyBytesMax: webhookBodyBytesMax,
+    bytesMax: config.webhookBytesMax,
+  });
+  const bytesHelp = 'Bytes of webhooks that have not arrived whole';
+  gaugeOf(metrics, 'edge_webhook_unfinished_bytes', bytesHelp, () => bodies.bytes);
   const displayStock = new DisplayStockMemory({ fetch: stock.displayStock });
 
   let stopping = false;
@@ -96,7 +103,7 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
       addWebhookRoute(server, {
         payments,
         inFlightMax: config.webhooksMax,
-        unfinishedBytesMax: config.webhookBytesMax,
+        bodies,
       });
       addAdminSkuRoutes(server, { admin, authentication });
       addAdminPaymentRoutes(server, { payments, authentication });
@@ -145,21 +152,25 @@ function connectServices(
     'name',
   ]);
   const batcherMetrics = createBatcherMetrics(metrics);
-  const stockOptions = { addresses: config.stockAddress, log, breakerState };
+  const resent = metrics.counter(
+    'grpc_calls_resent_total',
+    'Calls that surely had no effect where they were sent first, and were sent again, by reason',
+    ['reason'],
+  );
+  const common = { log, breakerState, resent };
+  const stockOptions = { addresses: config.stockAddress, ...common };
   const stock = createStockGateway(stockOptions);
   const admin = createStockAdminGateway(stockOptions);
   const orders = createOrderGateway({
     addresses: config.orderAddress,
-    log,
-    breakerState,
+    ...common,
     queueDepthMax: config.orderQueueDepthMax,
     streamsMax: config.streamsMax,
     batcherMetrics,
   });
   const payments = createPaymentGateway({
     addresses: config.paymentAddress,
-    log,
-    breakerState,
+    ...common,
     webhooksMax: config.webhooksMax,
     batcherMetrics,
   });

@@ -3,10 +3,10 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import { Refusal } from '../../runtime/refusals.ts';
 import { jsonContentType } from '../http-server.ts';
 import type { PaymentGateway } from '../payment-gateway.ts';
-import { UnfinishedBodies } from '../unfinished-bodies.ts';
+import type { UnfinishedBodies } from '../unfinished-bodies.ts';
 import { webhookHeaders } from '../webhook-headers.ts';
 
-const bodyBytesMax = 256 * 1_024;
+export const webhookBodyBytesMax = 256 * 1_024;
 /** Names that payment could know; anything else is not worth a call. */
 const providerPattern = /^[a-z][a-z0-9-]{0,31}$/;
 
@@ -19,8 +19,8 @@ export interface WebhookRouteOptions {
   readonly payments: Pick<PaymentGateway, 'webhook'>;
   /** Webhooks under way that have arrived whole; one more is answered 503 and comes again. */
   readonly inFlightMax: number;
-  /** Bytes of bodies that have not arrived whole, of all senders together. */
-  readonly unfinishedBytesMax: number;
+  /** Reads what has not arrived whole, in memory of its own. */
+  readonly bodies: UnfinishedBodies;
 }
 
 /**
@@ -29,9 +29,8 @@ export interface WebhookRouteOptions {
  */
 export function addWebhookRoute(
   app: FastifyInstance,
-  { payments, inFlightMax, unfinishedBytesMax }: WebhookRouteOptions,
+  { payments, inFlightMax, bodies }: WebhookRouteOptions,
 ): void {
-  const bodies = new UnfinishedBodies({ bodyBytesMax, bytesMax: unfinishedBytesMax });
   let inFlight = 0;
   const leave = (): void => {
     inFlight -= 1;
@@ -57,7 +56,7 @@ export function addWebhookRoute(
       bodies.read(body),
     );
     const options = {
-      bodyLimit: bodyBytesMax,
+      bodyLimit: webhookBodyBytesMax,
       onRequest,
       config: { ownDeadline: true },
     };
