@@ -1,3 +1,4 @@
+import type { Gauge } from 'prom-client';
 import { freePort } from '../../deploy/local/port.ts';
 import {
   StockServiceDefinition,
@@ -66,11 +67,15 @@ export async function smallCopy(
 }
 
 /** A client of the copies as the services have it; `deadlineMs` is what a call may take. */
-export function clientOf(copies: readonly { port: number }[], deadlineMs = 20_000) {
+export function clientOf(
+  copies: readonly { port: number }[],
+  { deadlineMs = 20_000, breakerState }: { deadlineMs?: number; breakerState?: Gauge<'name'> } = {},
+) {
   const { client, ...rest } = createGrpcClient(StockServiceDefinition, {
     addresses: copies.map(({ port }) => `127.0.0.1:${port}`),
     callTable: { reserveStock: { deadlineMs, breaker: 'stock.reserve' } },
     log,
+    ...(breakerState ? { breakerState } : {}),
   });
   return {
     ...rest,
