@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, test } from 'node:test';
-import type { Connection } from 'mysql2';
 import { OrderStatus } from '../../gen/sluice/order/v1/order.ts';
 import { RefusalReason } from '../../gen/sluice/stock/v1/refusal.ts';
 import type { StockReservation } from '../../gen/sluice/stock/v1/stock_service.ts';
@@ -38,11 +37,12 @@ function ordersOf(userId: bigint) {
 /** A second is all that a process waits for a lock, and a pause of the machine may take longer. */
 function waitLongForLocks({ shards }: OrderProcess): void {
   for (const { pool } of shards.databases) {
-    pool.on('acquire', (lent) => {
-      // The driver emits its own connection here; this statement queues before those of its borrower.
-      const connection = lent as unknown as Connection;
-      connection.query('SET SESSION innodb_lock_wait_timeout = 20');
-    });
+    const lend = pool.lend.bind(pool);
+    pool.lend = async (deadline) => {
+      const connection = await lend(deadline);
+      await connection.query('SET SESSION innodb_lock_wait_timeout = 20');
+      return connection;
+    };
   }
 }
 
@@ -322,6 +322,26 @@ test('a refusal that asks for a look-up is overruled by the order of an earlier 
     order.client.createOrder(orderRequest(userId, 'lives', [{ skuId: 8n, quantity: 1 }])),
     { reason: 'IDEMPOTENCY_KEY_REUSED' },
   );
+});
+
+test('an adopted id is never told that nothing was done', async () => {
+  const passing = [
+    RefusalReason.REFUSAL_REASON_OVERLOADED,
+    RefusalReason.REFUSAL_REASON_DEPENDENCY_DOWN,
+    RefusalReason.REFUSAL_REASON_STOCK_NOT_LOADED,
+  ];
+  for (const reason of passing) {
+    let asked = 0;
+    bench.stock.script = ({ orderId }) => {
+      asked += 1;
+      if (asked > 1) return refusedOutcome(reason, {});
+      return { $case: 'adopted', value: { orderId: orderId - 4096n * 1024n } };
+    };
+    await assert.rejects(order.client.createOrder(orderRequest(newUser(), `adopted ${reason}`)), {
+      reason: 'OUTCOME_UNKNOWN',
+    });
+    assert.equal(asked, 2);
+  }
 });
 
 test('a refused retry waits for the insert of its first attempt and answers its order', async (t) => {
