@@ -7,6 +7,7 @@ import { startObservabilityServer } from '../runtime/observability-server.ts';
 import { createTokens } from '../runtime/tokens.ts';
 import { createAuthentication } from './authentication.ts';
 import { type EdgeConfig, isLoopback } from './config.ts';
+import { connectionsWithin } from './descriptor-limit.ts';
 import { DisplayStockMemory } from './display-stock.ts';
 import type { EventStreamOptions } from './event-stream.ts';
 import { createHttpServer } from './http-server.ts';
@@ -83,8 +84,13 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
     if (!stock.connected()) names.push('stock');
     return names;
   };
+  const connectionsMax = connectionsWithin(config.connectionsMax);
+  if (connectionsMax < config.connectionsMax) {
+    log.warn({ connectionsMax }, 'the system allows fewer descriptors than connections were set');
+  }
   const app = createHttpServer({
     ...config,
+    connectionsMax,
     log,
     metrics,
     stopping: () => stopping,

@@ -72,8 +72,8 @@ export class GrpcConnection {
 
   /** Looks after it. @returns why it must be closed, if it must */
   look(nowMs: number): CloseReason | undefined {
-    const { session, socket, streams } = this;
-    this.bytes = socket.writableLength;
+    const { session, streams } = this;
+    this.bytes = 0;
     for (const guarded of streams) this.bytes += guarded.bytes;
     if (session === undefined || session.destroyed) {
       this.#endedMs ??= nowMs;
