@@ -111,9 +111,16 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
       health.setStatus('unhealthy');
       for (const name of names) health.setStatus('unhealthy', name);
       await Promise.all(guards.map((guard) => guard.goodbye()));
-      const timer = setTimeout(() => server.forceShutdown(), drainMs);
+      const stopGuards = (): void => {
+        for (const guard of guards) guard.stop();
+      };
+      const timer = setTimeout(() => {
+        server.forceShutdown();
+        // A peer that stands still would keep its connection half open.
+        stopGuards();
+      }, drainMs);
       await server.shutdown().finally(() => clearTimeout(timer));
-      for (const guard of guards) guard.stop();
+      stopGuards();
     },
   };
 }

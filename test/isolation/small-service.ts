@@ -18,6 +18,8 @@ export interface SmallCopy {
   readonly port: number;
   /** Order ids that it began to reserve, in their order. */
   readonly begun: bigint[];
+  /** Calls that it began. */
+  calls(): number;
   start(): Promise<void>;
   stop(): Promise<void>;
 }
@@ -30,6 +32,7 @@ export async function smallCopy(
   // Not one of those that connections get theirs from, which it might not find free again.
   const port = await freePort();
   const begun: bigint[] = [];
+  let calls = 0;
   const absent = async (): Promise<never> => {
     throw new Error('not asked for here');
   };
@@ -37,6 +40,7 @@ export async function smallCopy(
     async reserveStock({ reservations }, { signal }) {
       const orderIds = reservations.map(({ orderId }) => orderId);
       begun.push(...orderIds);
+      calls += 1;
       await reserve(orderIds, signal);
       return { results: [] };
     },
@@ -49,6 +53,7 @@ export async function smallCopy(
   return {
     port,
     begun,
+    calls: () => calls,
     async start() {
       running = await startGrpcServer({
         host: '127.0.0.1',

@@ -161,6 +161,18 @@ test('bytes of requests that are not whole are bounded', async () => {
   });
 });
 
+test('a stop waits for no peer that stands still', async () => {
+  await withGuard({}, async ({ copy, connectHostile: open }) => {
+    const frozen = await open();
+    await frozen.open(reservePath, 3, empty);
+    await eventually(() => copy.calls() === 3, 'its calls are under way');
+    const { socket } = frozen.session as unknown as { socket: { _handle: { readStop(): void } } };
+    socket._handle.readStop();
+    // Bounded by the runner of the tests, and far below that by the server itself.
+    await copy.stop();
+  });
+});
+
 test('thousands of calls that are given up at once harm no other call on their connection', async () => {
   await withGuard({}, async ({ copy, release, metric }) => {
     const session = connect(`http://127.0.0.1:${copy.port}`);
