@@ -23,12 +23,14 @@ const shutdownNotice = Buffer.from([
 export function sayGoodbye(session: ServerHttp2Session, socket: Socket): Promise<void> {
   return new Promise((resolve) => {
     let retry: NodeJS.Timeout | undefined;
-    const done = (): void => {
+    const end = (): void => {
       clearTimeout(timer);
       clearTimeout(retry);
       if (!session.destroyed) session.close();
       resolve();
     };
+    // Not in the middle of what the peer has sent.
+    const done = (): void => void setImmediate(end);
     const timer = setTimeout(done, noticeMs);
     session.once('close', done);
     const tell = (): void => {

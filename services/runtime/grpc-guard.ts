@@ -76,6 +76,11 @@ export class GrpcGuard {
     TcpServer.prototype.close.call(this.#server);
     const all = [...this.#connections.values()];
     await Promise.all(all.map((connection) => this.#leave(connection, 'stop')));
+    await outsideOfReads();
+    // Whoever watches our health has been told, and would watch for ever.
+    for (const { streams } of all) {
+      for (const { side, stream } of streams) if (side !== undefined) stream.close(NGHTTP2_CANCEL);
+    }
   }
 
   /** Ends the looks and every connection that is left. */
@@ -113,7 +118,7 @@ export class GrpcGuard {
     if (reason !== undefined) {
       this.#options.onClosed?.('stream', reason);
       stream.on('error', () => {});
-      stream.close(NGHTTP2_REFUSED_STREAM);
+      void outsideOfReads().then(() => stream.close(NGHTTP2_REFUSED_STREAM));
       return true;
     }
     const guarded = new GuardedStream(stream, side, this.#clock.now());
@@ -206,4 +211,12 @@ export class GrpcGuard {
     this.#options.onClosed?.('connection', reason);
     socket.destroy();
   }
+}
+
+/**
+ * Waits for a turn of the event loop in which node is not in the middle of what a peer has sent. A stream
+ * that is closed there, of which trailers are to be sent, ends the process.
+ */
+function outsideOfReads(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }

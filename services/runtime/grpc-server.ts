@@ -79,6 +79,8 @@ export interface GrpcServer {
 export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcServer> {
   const { host, port, services, tokens, log, inFlightMax, metrics, limits } = options;
   const health = HealthState();
+  // Each stream that watches is a listener of it, and their number is bounded.
+  health.setMaxListeners(0);
   const server = createServer(serverOptions)
     .use(errorDetailsServerMiddleware)
     .use(refusalMiddleware(log))
@@ -101,19 +103,22 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
   }
   const guards: GrpcGuard[] = [];
   const guardOptions = { ...guardMetrics(metrics, guards), ...(limits ? { limits } : {}) };
+  const stopGuards = (): void => {
+    for (const guard of guards) guard.stop();
+  };
   const boundPort = await showingServer(
     (shown) => guards.push(new GrpcGuard(shown, guardOptions)),
     () => server.listen(`${host}:${port}`),
-  );
+  ).catch((error: unknown) => {
+    stopGuards();
+    throw error;
+  });
   return {
     port: boundPort,
     async stop() {
       health.setStatus('unhealthy');
       for (const name of names) health.setStatus('unhealthy', name);
       await Promise.all(guards.map((guard) => guard.goodbye()));
-      const stopGuards = (): void => {
-        for (const guard of guards) guard.stop();
-      };
       const timer = setTimeout(() => {
         server.forceShutdown();
         // A peer that stands still would keep its connection half open.

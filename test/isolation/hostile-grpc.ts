@@ -15,9 +15,9 @@ export interface HostilePeer {
   destroy(): void;
 }
 
-/** Connects with a window of 0: nothing that is answered is taken, however long it waits. */
-export async function connectHostile(port: number): Promise<HostilePeer> {
-  const session = connect(`http://127.0.0.1:${port}`, { settings: { initialWindowSize: 0 } });
+/** Connects with a window of 0, unless told otherwise: nothing that is answered is taken, however long it waits. */
+export async function connectHostile(port: number, initialWindowSize = 0): Promise<HostilePeer> {
+  const session = connect(`http://127.0.0.1:${port}`, { settings: { initialWindowSize } });
   session.on('error', () => {});
   await new Promise<void>((resolve, reject) => {
     session.once('remoteSettings', () => resolve());

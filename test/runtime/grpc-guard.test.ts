@@ -16,7 +16,7 @@ import { eventually } from '../support/eventually.ts';
 
 interface Guarded {
   readonly copy: SmallCopy;
-  connectHostile(): Promise<HostilePeer>;
+  connectHostile(initialWindowSize?: number): Promise<HostilePeer>;
   /** The value of a metric whose name and labels match, summed. */
   metric(pattern: string): Promise<number>;
 }
@@ -35,8 +35,8 @@ async function withGuard(
     await run({
       copy,
       release: resolve,
-      async connectHostile() {
-        const peer = await connectHostile(copy.port);
+      async connectHostile(initialWindowSize) {
+        const peer = await connectHostile(copy.port, initialWindowSize);
         peers.push(peer);
         return peer;
       },
@@ -170,6 +170,28 @@ test('a stop waits for no peer that stands still', async () => {
     socket._handle.readStop();
     // Bounded by the runner of the tests, and far below that by the server itself.
     await copy.stop();
+  });
+});
+
+test('a stop tells those who watch the health of the server, and waits for none of them', async () => {
+  await withGuard({}, async ({ copy, connectHostile: open }) => {
+    const watcher = await open(65_535);
+    const stream = watcher.session.request({
+      ':method': 'POST',
+      ':path': healthPath,
+      'content-type': 'application/grpc',
+      te: 'trailers',
+    });
+    stream.on('error', () => {});
+    const closed = new Promise((resolve) => stream.once('close', resolve));
+    const statuses: number[] = [];
+    // A message is 5 bytes of head, and then a tag and the status.
+    stream.on('data', (bytes: Buffer) => statuses.push(bytes[6] ?? -1));
+    stream.end(empty);
+    await eventually(() => statuses.length === 1, 'it is told how the server is');
+    await copy.stop();
+    await closed;
+    assert.deepEqual(statuses, [1, 2], 'SERVING, then NOT_SERVING');
   });
 });
 
