@@ -142,7 +142,7 @@ export class HttpGuard {
   }
 
   #answered(connection: Connection, request: IncomingMessage, response: ServerResponse): void {
-    const { open, place, socket } = connection;
+    const { open } = connection;
     open.splice(open.indexOf(response), 1);
     connection.givenMs = undefined;
     if (open.length > 0) {
@@ -151,9 +151,8 @@ export class HttpGuard {
       this.#rest(connection);
     } else {
       connection.rest = request;
-      this.#places.move(place, 'unfinished');
+      this.#places.move(connection.place, 'unfinished');
     }
-    connection.bytesSeen = socket.bytesRead;
   }
 
   #rest(connection: Connection): void {
