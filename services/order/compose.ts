@@ -165,6 +165,7 @@ async function start(
     services: [orderService],
     log,
     inFlightMax: config.inFlightMax,
+    metrics: registry,
   });
   lifecycle.add('grpc server', () => server.stop());
   // Ended before the server is, which waits for streams under way.

@@ -125,6 +125,7 @@ async function start(
     tokens: createTokens({ secret: config.tokenSecret }),
     log,
     inFlightMax: config.inFlightMax,
+    metrics: registry,
   });
   lifecycle.add('grpc server', () => server.stop());
   const observability = await startObservabilityServer({

@@ -150,6 +150,7 @@ async function start(
     tokens: createTokens({ secret: config.tokenSecret }),
     log,
     inFlightMax: config.callsInFlightMax,
+    metrics: registry,
   });
   lifecycle.add('grpc server', () => server.stop());
   const observability = await startObservabilityServer({
