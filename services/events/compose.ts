@@ -1,6 +1,7 @@
 import { getPriority, setPriority } from 'node:os';
 import { Deadline } from '../runtime/deadline.ts';
 import { type EventConsumer, startEventConsumer } from '../runtime/event-consumer.ts';
+import { EventPacer } from '../runtime/event-pacer.ts';
 import { createEventPublisher, type EventPublisher } from '../runtime/event-publisher.ts';
 import { orderEventsTopic } from '../runtime/kafka.ts';
 import type { Lifecycle } from '../runtime/lifecycle.ts';
@@ -114,7 +115,7 @@ async function follow(
     decode: decodeOrderEvent,
     sparing: true,
     // A buyer waits for the mail; and of most events it makes nothing, so there is little to pace.
-    eventsPerSecondMax: name === mailConsumer ? undefined : eventsPerSecondMax,
+    pacer: new EventPacer(name === mailConsumer ? undefined : eventsPerSecondMax),
     async handle(events, deadline) {
       await handle(events, deadline);
       metrics.applied.inc({ consumer: name }, events.length);

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import type { RowDataPacket } from 'mysql2';
+import { migrateAll } from '../../db/migrate.ts';
 import { OutboxBatch } from '../../gen/sluice/event/v1/outbox.ts';
 import { Deadline } from '../../services/runtime/deadline.ts';
 import { startEventConsumer } from '../../services/runtime/event-consumer.ts';
@@ -15,29 +16,27 @@ import {
   orderEventsTopic,
 } from '../../services/runtime/kafka.ts';
 import { createLog } from '../../services/runtime/log.ts';
-import type { Pool } from '../../services/runtime/mysql.ts';
+import { createPool, type Pool } from '../../services/runtime/mysql.ts';
 import { type OutboxRelay, startOutboxRelay } from '../../services/runtime/outbox-relay.ts';
 import { readTopic } from '../../services/runtime/topic-reader.ts';
-import { createScratchDatabase } from '../support/databases.ts';
+import { dropDatabases } from '../support/databases.ts';
 import { eventually } from '../support/eventually.ts';
-import { kafkaBrokers, uniquePrefix } from '../support/servers.ts';
+import { kafkaBrokers, mysqlUrl, uniquePrefix } from '../support/servers.ts';
 
 const prefix = uniquePrefix('relay');
 const topic = orderEventsTopic(`${prefix}.`);
 const brokers = kafkaBrokers.split(',');
 const log = createLog('test', 'silent');
 let pool: Pool;
-let drop: () => Promise<void>;
 let publisher: EventPublisher;
 const received: string[] = [];
 const letters: string[] = [];
 const stops: (() => Promise<void>)[] = [];
 
 before(async () => {
-  ({ pool, drop } = await createScratchDatabase(prefix));
-  await pool.query(`CREATE TABLE outbox (id BIGINT AUTO_INCREMENT PRIMARY KEY,
-    payload MEDIUMBLOB NOT NULL, create_time DATETIME(3) NOT NULL DEFAULT CURRENT_TIMESTAMP(3),
-    owner VARBINARY(64) NULL, owned_until DATETIME(3) NULL)`);
+  const orderShards = { databases: 1, tables: 1 };
+  await migrateAll({ mysqlUrls: [mysqlUrl], databasePrefix: prefix, orderShards });
+  pool = createPool(mysqlUrl, { database: `${prefix}_order_0`, connectionsMax: 10 });
   await createEventTopics(brokers, `${prefix}.`, log);
   publisher = createEventPublisher({ clientId: 'test', brokers, log });
   const texts = await startEventConsumer<string>({
@@ -74,13 +73,19 @@ after(async () => {
   failpoints.clear();
   for (const stop of stops) await stop();
   await publisher.close();
-  await drop();
+  await pool.end();
+  await dropDatabases(prefix);
 });
 
 async function store(...texts: string[]): Promise<void> {
   const messages = texts.map((text, index) => ({ key: BigInt(index), value: Buffer.from(text) }));
   const payload = Buffer.from(OutboxBatch.encode({ messages }).finish());
-  await pool.query('INSERT INTO outbox (payload) VALUES (?)', [payload]);
+  await insertRow(payload);
+}
+
+async function insertRow(payload: Uint8Array): Promise<void> {
+  const sql = 'INSERT INTO outbox (payload, create_time) VALUES (?, NOW(3))';
+  await pool.query(sql, [Buffer.from(payload)]);
 }
 
 function relay(name = 'test', to = publisher): OutboxRelay {
