@@ -3,31 +3,36 @@ import { Deadline } from '../runtime/deadline.ts';
 import type { Log } from '../runtime/log.ts';
 import { type Loop, startLoop } from '../runtime/loop.ts';
 import type { Pool } from '../runtime/mysql.ts';
-import type { OrderMove } from './ledger-moves.ts';
 import {
   claimRecheck,
+  type RecheckClaim,
   type RecheckRange,
+  type RecheckWalk,
   readRecheckPage,
   releaseRecheck,
   storeRecheckTurn,
 } from './ledger-recheck.ts';
-import type { OrderGateway, Resolution } from './order-gateway.ts';
+import { MendHolds } from './mend-holds.ts';
+import type { OrderGateway } from './order-gateway.ts';
 import type { ReleaseStock } from './release-stock.ts';
 import type { StockMetrics } from './stock-metrics.ts';
-import { isPassing } from './sweep-holds.ts';
 
 const turnEveryMaxMs = 1_000;
 /** Rest between two passes at most; a short age, which only tests have, shortens it. */
 const restMaxMs = 300_000;
 /** A turn is followed by a rest of so many times its duration: it takes a fifth of one connection at most. */
 const restFactor = 4;
-/** Rows that one turn reads: some 10 ms of the server's time. A month of busy sales takes hours, in turns. */
-const rowsMax = 20_000;
+/** Rows that one statement reads, and statements of one turn: some 10 ms of the server's time in all. */
+const rowsMax = 4_000;
+const pagesMax = 5;
 /** Orders asked for and moved in one turn. */
 const ordersMax = 500;
 /** Far shorter than the time for which orders that were paid are kept: one that is gone reads as dead. */
-const ageMaxMs = 30 * 86_400_000;
-const deadlineMs = 10_000;
+const passAgeMaxMs = 30 * 86_400_000;
+/** Where the walk along the edge begins if nobody walked for longer; the passes see to what is older. */
+const edgeAgeMaxMs = 86_400_000;
+/** What one turn may take in all: less than its claim lasts. */
+const turnMs = 8_000;
 
 export interface RecheckHoldsOptions {
   readonly pool: Pool;
@@ -40,112 +45,83 @@ export interface RecheckHoldsOptions {
 }
 
 /**
- * Looks at old holds again and again, so that no promise rests on Kafka: whatever events were lost,
- * the holds of cancelled orders come back and those of paid orders are sold. It has no hurry: one small
- * page a turn, one process at a time, and a rest after each pass.
+ * Looks at old holds again, so that no promise rests on Kafka: whatever events were lost, the holds of
+ * cancelled orders come back and those of paid orders are sold. Each hold is looked at once when its
+ * order comes of age, at which an order that nobody paid is expired, and then in slow passes over all.
+ * It has no hurry: one small page a turn, one process at a time, and a rest after each.
  */
 export function startRecheckHolds(options: RecheckHoldsOptions): Loop {
+  const edge = startWalk(options, 'edge', options.ageMs + edgeAgeMaxMs);
+  const pass = startWalk(options, 'pass', passAgeMaxMs);
+  return {
+    wake() {
+      edge.wake();
+      pass.wake();
+    },
+    async stop() {
+      await Promise.all([edge.stop(), pass.stop()]);
+    },
+  };
+}
+
+function startWalk(options: RecheckHoldsOptions, walk: RecheckWalk, ageMaxMs: number): Loop {
   const { pool, ageMs, log } = options;
-  const owner = randomUUID();
+  const claim: RecheckClaim = { walk, owner: randomUUID() };
   const intervalMs = Math.min(turnEveryMaxMs, ageMs / 4);
+  // What is left open on the edge is asked for again; a pass comes round by itself.
+  const mend = new MendHolds(options, walk === 'edge' ? { againMs: Math.min(10_000, ageMs) } : {});
   return startLoop({
-    name: 'recheck-holds',
+    name: walk === 'edge' ? 'recheck-edge' : 'recheck-holds',
     intervalMs,
     log,
     async run() {
-      const ages = { ageMs, ageMaxMs };
-      const range = await claimRecheck(pool, owner, ages, Deadline.after(deadlineMs));
-      if (range !== undefined) await takeTurn(options, owner, range, intervalMs);
+      const deadline = Deadline.after(turnMs);
+      const range = await claimRecheck(pool, claim, { ageMs, ageMaxMs }, deadline);
+      if (range !== undefined) await takeTurn(options, claim, mend, range, deadline, intervalMs);
     },
   });
 }
 
 async function takeTurn(
-  options: RecheckHoldsOptions,
-  owner: string,
+  { pool, ageMs }: RecheckHoldsOptions,
+  claim: RecheckClaim,
+  mend: MendHolds,
   range: RecheckRange,
+  deadline: Deadline,
   intervalMs: number,
 ): Promise<void> {
-  const { pool, ageMs } = options;
   const startedMs = performance.now();
-  let done = false;
+  let isStored = false;
   try {
-    const last = await recheckPage(options, range);
-    const passDone = last >= range.until;
-    const pauseMs = passDone ? Math.min(restMaxMs, ageMs) : intervalMs;
+    const { orderIds, last } = await readPages(pool, range, deadline);
+    await mend.mend(orderIds, deadline);
+    const isAtEnd = last >= range.until;
+    const startsOver = isAtEnd && claim.walk === 'pass';
+    const pauseMs = startsOver ? Math.min(restMaxMs, ageMs) : intervalMs;
     const restMs = Math.max(pauseMs, (performance.now() - startedMs) * restFactor);
-    const deadline = Deadline.after(deadlineMs);
-    await storeRecheckTurn(pool, owner, { last, passDone }, restMs, deadline);
-    done = true;
+    await storeRecheckTurn(pool, claim, startsOver ? 0n : last, restMs, deadline);
+    isStored = true;
   } finally {
     // The cursor stays, and the next turn looks at the same page.
-    if (!done) await releaseRecheck(pool, owner, Deadline.after(deadlineMs)).catch(() => undefined);
-  }
-}
-
-/** Answers the last order that was looked at. */
-async function recheckPage(options: RecheckHoldsOptions, range: RecheckRange): Promise<bigint> {
-  const { pool, order } = options;
-  if (range.after >= range.until) return range.until;
-  const deadline = Deadline.after(deadlineMs);
-  const { orderIds, last } = await readRecheckPage(pool, range, { rowsMax, ordersMax }, deadline);
-  if (orderIds.length === 0) return last;
-  const resolutions = await order.resolve(orderIds, deadline);
-  const moves = orderIds.flatMap((orderId, index): OrderMove[] => {
-    const move = moveOf(resolutions[index] as Resolution);
-    if (move === undefined) return [];
-    return [{ orderId, move, fenceSkuIds: [], userId: 0n, requestId: '' }];
-  });
-  if (moves.length > 0) await mend(options, moves);
-  return last;
-}
-
-/**
- * What is live or undecided is looked at again in the next pass. A refunded order is sold here, also if
- * an operator wanted its units back on sale: only the lost event said so. Selling too little does no harm,
- * and `AdjustStock` puts them back.
- */
-function moveOf(resolution: Resolution): OrderMove['move'] | undefined {
-  if (resolution === 'DEAD') return 'RELEASE';
-  return resolution === 'SOLD' ? 'SELL' : undefined;
-}
-
-async function mend(options: RecheckHoldsOptions, moves: readonly OrderMove[]): Promise<void> {
-  const { metrics, log } = options;
-  const stuck = await moveAll(options, moves);
-  const moved = moves.filter(({ orderId }) => !stuck.has(orderId));
-  const released = moved.filter(({ move }) => move === 'RELEASE').length;
-  const sold = moved.length - released;
-  if (released > 0) metrics.rechecked.inc({ move: 'release' }, released);
-  if (sold > 0) metrics.rechecked.inc({ move: 'sell' }, sold);
-  if (moved.length > 0) log.info({ released, sold }, 'holds that missed an event were mended');
-  const [first] = stuck;
-  if (first === undefined) return;
-  const [orderId, err] = first;
-  log.error({ err, orderId: String(orderId), orders: stuck.size }, 'old holds cannot be moved');
-}
-
-/** Answers the orders whose holds stay, with the reason, for one of them must not keep the others. */
-async function moveAll(
-  { releaseStock }: RecheckHoldsOptions,
-  moves: readonly OrderMove[],
-): Promise<ReadonlyMap<bigint, unknown>> {
-  // As with the event: a cancelled order keeps its request record, which leads a retry to it.
-  const moveTogether = (some: readonly OrderMove[]): Promise<unknown> =>
-    releaseStock.release(some, { forgetRequests: false }, Deadline.after(deadlineMs));
-  const stuck = new Map<bigint, unknown>();
-  try {
-    await moveTogether(moves);
-  } catch (error) {
-    if (isPassing(error)) throw error;
-    for (const move of moves) {
-      try {
-        await moveTogether([move]);
-      } catch (cause) {
-        if (isPassing(cause)) throw cause;
-        stuck.set(move.orderId, cause);
-      }
+    if (!isStored) {
+      await releaseRecheck(pool, claim, Deadline.after(turnMs)).catch(() => undefined);
     }
   }
-  return stuck;
+}
+
+/** Reads on until a turn has its orders; each statement is short, for buyers' statements wait beside it. */
+async function readPages(
+  pool: Pool,
+  { after, until }: RecheckRange,
+  deadline: Deadline,
+): Promise<{ readonly orderIds: bigint[]; readonly last: bigint }> {
+  const orderIds: bigint[] = [];
+  let last = after < until ? after : until;
+  for (let page = 0; page < pagesMax && last < until && orderIds.length < ordersMax; page += 1) {
+    const bounds = { rowsMax, ordersMax: ordersMax - orderIds.length };
+    const read = await readRecheckPage(pool, { after: last, until }, bounds, deadline);
+    orderIds.push(...read.orderIds);
+    last = read.last;
+  }
+  return { orderIds, last };
 }
