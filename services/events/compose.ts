@@ -130,6 +130,7 @@ function openWarehouse(
   const pool = createPool(warehouseUrl, {
     database: `${databasePrefix}_warehouse`,
     connectionsMax: warehouseConnectionsMax,
+    foreign: true,
   });
   lifecycle.add('warehouse', () => pool.end());
   return createMysqlWarehouse(pool);

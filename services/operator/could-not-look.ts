@@ -1,4 +1,5 @@
 import { ConfigError } from '../runtime/env.ts';
+import { DatabaseLost, DatabaseSlow, ServerUnfit } from '../runtime/mysql.ts';
 import { Refusal } from '../runtime/refusals.ts';
 
 /** Exit codes of every command. */
@@ -27,8 +28,9 @@ const unknownTableErrnos = new Set([1146, 1054]);
 /** What a failure on one of the databases means to the person at the terminal. */
 export function databaseFailure(error: unknown, server: string, database: string): CouldNotLook {
   if (error instanceof CouldNotLook) return error;
-  const inner = error instanceof Refusal ? (error.cause ?? error) : error;
+  const inner = innermostOf(error);
   const { code, errno, message } = inner as { code?: string; errno?: number; message?: string };
+  if (inner instanceof ServerUnfit) return new CouldNotLook(inner.message, error);
   const at = `MySQL at ${server}`;
   if (errno === unknownDatabaseErrno) {
     const hint = 'is SLUICE_DATABASE_PREFIX right, and was it migrated (npm start does that)?';
@@ -47,13 +49,24 @@ export function databaseFailure(error: unknown, server: string, database: string
       error,
     );
   }
-  if (connectionCodes.test(code ?? '') || inner instanceof Refusal) {
+  if (connectionCodes.test(code ?? '') || isOurs(inner)) {
     return new CouldNotLook(
       `${at} does not answer (${code ?? message}): is it running, and is ${variableOf(database)} right?`,
       error,
     );
   }
   return new CouldNotLook(`${at} failed on ${database}: ${message ?? String(inner)}.`, error);
+}
+
+/** What the server or the network said, below what we have made of it. */
+function innermostOf(error: unknown): unknown {
+  let inner = error;
+  while (isOurs(inner) && inner.cause !== undefined) inner = inner.cause;
+  return inner;
+}
+
+function isOurs(error: unknown): error is Error {
+  return error instanceof Refusal || error instanceof DatabaseLost || error instanceof DatabaseSlow;
 }
 
 function variableOf(database: string): string {

@@ -1,4 +1,3 @@
-import type { PoolConnection as DriverConnection } from 'mysql2';
 import type {
   PoolOptions,
   PoolConnection as PromiseConnection,
@@ -9,6 +8,8 @@ import type { OperatorConfig } from './config.ts';
 import { CouldNotLook, databaseFailure } from './could-not-look.ts';
 
 const connectionsMax = 4;
+/** Between two reads of one moment much may have to be compared, and nobody waits for our locks. */
+const restSecondsMax = 60;
 /** Longer than any statement of ours runs on a healthy server, the recounts of whole tables included. */
 const statementMs = 600_000;
 
@@ -85,14 +86,7 @@ export function tableSuffixes({ tables }: Pick<Stores, 'tables'>): string[] {
 
 /** Opens one database; `write` only for what is meant to change it. */
 export function openDatabasePool(url: string, database: string, { write = false } = {}): Pool {
-  const pool = createPool(url, { database, connectionsMax });
-  if (!write) {
-    pool.on('connection', (lent) => {
-      const connection = lent as unknown as DriverConnection;
-      connection.query('SET SESSION TRANSACTION READ ONLY', () => undefined);
-    });
-  }
-  return pool;
+  return createPool(url, { database, connectionsMax, readOnly: !write, restSecondsMax });
 }
 
 function openDatabase(url: string, name: string): Database {

@@ -1,31 +1,40 @@
-import type { PoolConnection as DriverConnection } from 'mysql2';
-import {
-  createPool as createDriverPool,
-  type Pool,
-  type PoolConnection,
-  type RowDataPacket,
-} from 'mysql2/promise';
+import type { PoolConnection, RowDataPacket } from 'mysql2/promise';
 import type { Deadline } from './deadline.ts';
+import { addressOf } from './mysql-connection.ts';
+import {
+  asRefusal,
+  DatabaseSlow,
+  deadlockErrno,
+  isConnectionUseless,
+  lockWaitTimeoutErrno,
+  mysqlErrno,
+} from './mysql-errors.ts';
+import { createConnectionPool, type Pool, sessionOf } from './mysql-pool.ts';
+import type { ServerSession } from './mysql-session.ts';
+import type { ServerKind } from './mysql-settings.ts';
 import { Refusal } from './refusals.ts';
 
-export type { Pool, PoolConnection } from 'mysql2/promise';
+export type { PoolConnection } from 'mysql2/promise';
+export {
+  DatabaseLost,
+  DatabaseSlow,
+  duplicateKeyErrno,
+  isDatabaseLost,
+  isDatabaseSlow,
+  isLockWait,
+  isStatementTimeout,
+  isUselessForWriting,
+  lockWaitTimeoutErrno,
+  mysqlErrno,
+} from './mysql-errors.ts';
+export type { Pool } from './mysql-pool.ts';
+export { ServerUnfit } from './mysql-session.ts';
+export type { ServerKind } from './mysql-settings.ts';
 
-/** Server error: a unique key exists already. */
-export const duplicateKeyErrno = 1062;
-/** Server error: a lock was not granted within `innodb_lock_wait_timeout`. */
-export const lockWaitTimeoutErrno = 1205;
-const deadlockErrno = 1213;
 /** A transaction that loses deadlocks this often meets a fault of ours, not bad luck. */
 const attemptsMax = 4;
-const connectTimeoutMs = 3_000;
 /** Longer than any transaction of ours rests between two statements. */
-const idleSecondsMax = 10;
-
-/** The server's number of an error, or undefined for any other error. */
-export function mysqlErrno(error: unknown): number | undefined {
-  const errno = (error as { errno?: unknown } | null)?.errno;
-  return typeof errno === 'number' && errno > 0 ? errno : undefined;
-}
+const restSecondsMax = 4;
 
 export interface PoolOptions {
   readonly database?: string;
@@ -35,51 +44,48 @@ export interface PoolOptions {
    * hold numbers, hexadecimal literals, plain text and placeholders only; default false.
    */
   readonly multipleStatements?: boolean;
+  /** The sessions may only read; default false. */
+  readonly readOnly?: boolean;
+  /** Whole seconds that a transaction may rest before the server ends it; default 4. */
+  readonly restSecondsMax?: number;
+  /** A warehouse that may be neither MySQL nor MariaDB: settings that it lacks are passed over; default false. */
+  readonly foreign?: boolean;
 }
 
 /**
  * A pool of connections to one database of one server. BIGINT and DECIMAL arrive as strings,
- * times are UTC, updates report changed rows, sessions run READ COMMITTED and wait 1 s for a lock.
+ * times are UTC, updates report changed rows, sessions run READ COMMITTED and wait 1 s for a lock,
+ * whatever the server's own settings are. A server that is set in a way that no session can change
+ * and we cannot work with is refused, in a sentence. Twice as many as it has connections may wait.
  */
-export function createPool(
-  url: string,
-  { database, connectionsMax, multipleStatements = false }: PoolOptions,
-): Pool {
-  const { hostname, port, username, password } = new URL(url);
-  const pool = createDriverPool({
-    host: hostname,
-    port: Number(port || 3306),
-    user: decodeURIComponent(username || 'root'),
-    password: decodeURIComponent(password),
-    ...(database === undefined ? {} : { database }),
-    connectionLimit: connectionsMax,
-    maxIdle: connectionsMax,
-    queueLimit: connectionsMax * 2,
-    connectTimeout: connectTimeoutMs,
-    enableKeepAlive: true,
-    keepAliveInitialDelay: 10_000,
-    maxPreparedStatements: 256,
-    supportBigNumbers: true,
-    bigNumberStrings: true,
-    decimalNumbers: false,
-    trace: false,
-    multipleStatements,
-    timezone: 'Z',
-    flags: ['-FOUND_ROWS'],
+export function createPool(url: string, options: PoolOptions): Pool {
+  return createConnectionPool({
+    address: addressOf(url, options.database),
+    connectionsMax: options.connectionsMax,
+    multipleStatements: options.multipleStatements ?? false,
+    needs: {
+      isReadOnly: options.readOnly ?? false,
+      restSecondsMax: options.restSecondsMax ?? restSecondsMax,
+      isForeign: options.foreign ?? false,
+    },
   });
-  pool.on('connection', (lent) => {
-    // The driver emits its own connection here, whatever its types say; these statements queue
-    // before the first one of whoever asked for the connection.
-    const connection = lent as unknown as DriverConnection;
-    connection.query('SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED', onSessionError);
-    connection.query(
-      "SET SESSION time_zone = '+00:00', innodb_lock_wait_timeout = 1",
-      onSessionError,
-    );
-    // A process that hangs, or a host that vanished, must not keep its locks for ever. MariaDB only.
-    connection.query(`SET SESSION idle_transaction_timeout = ${idleSecondsMax}`, onSessionError);
-  });
-  return pool;
+}
+
+/** What a lent connection's server speaks. */
+export function serverKindOf(connection: PoolConnection): ServerKind {
+  return sessionOf(connection).kind;
+}
+
+/**
+ * The text of a SELECT that the server ends after some milliseconds, which bounds its wait for locks;
+ * it fails with `isStatementTimeout` then. The transaction lives on, and keeps the locks that the
+ * statement took before, until it ends or goes back to a savepoint.
+ *
+ * @param statement begins with SELECT and has no optimizer hint
+ */
+export function lockWaitLimit(kind: ServerKind, ms: number, statement: string): string {
+  if (kind === 'mariadb') return `SET STATEMENT max_statement_time=${ms / 1_000} FOR ${statement}`;
+  return statement.replace(/^\s*SELECT\b/i, `SELECT /*+ MAX_EXECUTION_TIME(${Math.ceil(ms)}) */`);
 }
 
 export interface TransactionOptions {
@@ -88,18 +94,19 @@ export interface TransactionOptions {
   readonly attempts?: number;
   /**
    * Reads that go in one round trip with the transaction's beginning, each without placeholders; for
-   * pools with `multipleStatements`.
+   * pools with `multipleStatements`. A function, where the text depends on the kind of server.
    */
-  readonly opening?: readonly string[];
+  readonly opening?: readonly string[] | ((kind: ServerKind) => readonly string[]);
 }
 
 /**
  * Runs `work` in one transaction and commits it. A deadlock or lock timeout runs all of it again.
  * `work` is given what the statements of `opening` read, in their order.
  *
- * @throws Refusal OUTCOME_UNKNOWN if COMMIT was sent and not answered; Refusal DEPENDENCY_DOWN if
- *   there was no connection or it broke before COMMIT (nothing was done); else what `work` threw
- *   (rolled back)
+ * @throws Refusal OUTCOME_UNKNOWN if COMMIT was sent and not answered; nothing was done after Refusal
+ *   OVERLOADED (no connection was free in time) and DEPENDENCY_DOWN (there was none, it broke, or the
+ *   time ran out before COMMIT), which `isDatabaseLost` and `isDatabaseSlow` tell apart, as they do
+ *   for OUTCOME_UNKNOWN; else what `work` threw (rolled back)
  */
 export async function transaction<Result>(
   pool: Pool,
@@ -133,13 +140,15 @@ export async function query<Rows>(
 async function runOnce<Result>(
   pool: Pool,
   deadline: Deadline,
-  opening: readonly string[],
+  opening: NonNullable<TransactionOptions['opening']>,
   work: (connection: PoolConnection, opened: RowDataPacket[][]) => Promise<Result>,
 ): Promise<Result> {
   return await withConnection(pool, deadline, async (connection, phase) => {
+    const session = sessionOf(connection);
     let result: Result;
     try {
-      result = await work(connection, await begin(connection, opening));
+      const reads = typeof opening === 'function' ? opening(session.kind) : opening;
+      result = await work(connection, await begin(connection, session, reads));
     } catch (error) {
       await connection.query('ROLLBACK');
       throw error;
@@ -151,14 +160,26 @@ async function runOnce<Result>(
   });
 }
 
+/**
+ * Begins a transaction and carries out its first reads. A server that has no limit of its own for
+ * open transactions gets one by the session's; the pool lifts it again when the connection rests.
+ */
 async function begin(
   connection: PoolConnection,
-  opening: readonly string[],
+  session: ServerSession,
+  reads: readonly string[],
 ): Promise<RowDataPacket[][]> {
-  const sql = ['START TRANSACTION', ...opening].join(';');
+  const statements = ['START TRANSACTION', ...reads];
+  if (session.transactionRestSeconds !== undefined && !session.endsSoon) {
+    const limit = `SET SESSION wait_timeout = ${session.transactionRestSeconds}`;
+    if (session.multipleStatements) statements.unshift(limit);
+    else await connection.query(limit);
+  }
   // Null says that there is no placeholder: the driver need not look for one.
-  const [results] = await connection.query<RowDataPacket[][]>({ sql, values: null });
-  return opening.length === 0 ? [] : results.slice(1);
+  const sql = { sql: statements.join(';'), values: null };
+  const [results] = await connection.query<RowDataPacket[][]>(sql);
+  session.endsSoon = session.transactionRestSeconds !== undefined;
+  return reads.length === 0 ? [] : results.slice(-reads.length);
 }
 
 /**
@@ -170,11 +191,11 @@ async function withConnection<Result>(
   deadline: Deadline,
   work: (connection: PoolConnection, phase: { committing: boolean }) => Promise<Result>,
 ): Promise<Result> {
-  const connection = await acquire(pool, deadline);
+  const connection = await pool.lend(deadline);
   const phase = { committing: false };
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
-    const giveUp = (): void => reject(new DeadlinePassed('the statement ran past its deadline'));
+    const giveUp = (): void => reject(new DatabaseSlow('The statement ran past its deadline'));
     timer = setTimeout(giveUp, Math.max(0, deadline.leftMs()));
   });
   const working = work(connection, phase);
@@ -183,73 +204,15 @@ async function withConnection<Result>(
     connection.release();
     return result;
   } catch (error) {
-    if (phase.committing || error instanceof DeadlinePassed || isUseless(error)) {
-      destroy(connection);
-      if (error instanceof DeadlinePassed) killStatement(pool, connection);
-      // What the work still meets on the destroyed connection has nobody left to tell.
-      working.catch(() => undefined);
-    } else {
-      connection.release();
-      throw error;
-    }
-    if (phase.committing) {
-      throw new Refusal('OUTCOME_UNKNOWN', 'The commit was not answered', { cause: error });
-    }
-    if (mysqlErrno(error) !== undefined) throw error;
-    throw new Refusal('DEPENDENCY_DOWN', 'The database did not answer in time', { cause: error });
+    if (error instanceof DatabaseSlow) pool.kill(connection);
+    else if (phase.committing || isConnectionUseless(error)) connection.destroy();
+    else connection.release();
+    // What the work still meets on a destroyed connection has nobody left to tell.
+    working.catch(() => undefined);
+    const told = asRefusal(error);
+    if (!phase.committing) throw told;
+    throw new Refusal('OUTCOME_UNKNOWN', 'The commit was not answered', { cause: told });
   } finally {
     clearTimeout(timer);
   }
 }
-
-class DeadlinePassed extends Error {}
-
-/** The driver's own `destroy` only says good-bye, and a statement under way goes on waiting. */
-function destroy(connection: PoolConnection): void {
-  connection.destroy();
-  const { stream } = connection.connection as unknown as { stream?: { destroy(): void } };
-  stream?.destroy();
-}
-
-/**
- * The server would not notice a closed connection before its statement ends, and until then it
- * keeps the transaction's locks. Best effort: without it they last as long as the statement.
- */
-function killStatement(pool: Pool, { threadId }: PoolConnection): void {
-  if (threadId) pool.query(`KILL ${threadId}`).catch(() => undefined);
-}
-
-async function acquire(pool: Pool, deadline: Deadline): Promise<PoolConnection> {
-  const pending = pool.getConnection();
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise<'late'>((resolve) => {
-    timer = setTimeout(resolve, Math.max(0, deadline.leftMs()), 'late');
-  });
-  try {
-    const connection = await Promise.race([pending, late]);
-    if (connection !== 'late') return connection;
-  } catch (error) {
-    throw new Refusal('DEPENDENCY_DOWN', 'No connection to the database', { cause: error });
-  } finally {
-    clearTimeout(timer);
-  }
-  // It may still come; then it must go back to the pool.
-  pending.then(
-    (connection) => connection.release(),
-    () => undefined,
-  );
-  throw new Refusal('DEPENDENCY_DOWN', 'No free connection to the database in time');
-}
-
-/** Whether nothing more can be done on the connection that answered with this error. */
-function isUseless(error: unknown): boolean {
-  if (uselessErrnos.has(mysqlErrno(error) ?? 0)) return true;
-  const { code, fatal } = (error ?? {}) as { code?: unknown; fatal?: unknown };
-  return fatal === true || (typeof code === 'string' && /^(E[A-Z]+|PROTOCOL_\w+)$/.test(code));
-}
-
-/** Shut down (1053), killed (1927, 3169, 1317), read-only (1290, 1836): useless for the next one. */
-const uselessErrnos = new Set([1053, 1290, 1317, 1836, 1927, 3169, 4031]);
-
-/** A session that could not be set up breaks at its next statement, which reports it. */
-function onSessionError(): void {}

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, test } from 'node:test';
-import type { Connection } from 'mysql2';
 import { OrderStatus } from '../../gen/sluice/order/v1/order.ts';
 import { RefusalReason } from '../../gen/sluice/stock/v1/refusal.ts';
 import type { StockReservation } from '../../gen/sluice/stock/v1/stock_service.ts';
@@ -38,11 +37,12 @@ function ordersOf(userId: bigint) {
 /** A second is all that a process waits for a lock, and a pause of the machine may take longer. */
 function waitLongForLocks({ shards }: OrderProcess): void {
   for (const { pool } of shards.databases) {
-    pool.on('acquire', (lent) => {
-      // The driver emits its own connection here; this statement queues before those of its borrower.
-      const connection = lent as unknown as Connection;
-      connection.query('SET SESSION innodb_lock_wait_timeout = 20');
-    });
+    const lend = pool.lend.bind(pool);
+    pool.lend = async (deadline) => {
+      const connection = await lend(deadline);
+      await connection.query('SET SESSION innodb_lock_wait_timeout = 20');
+      return connection;
+    };
   }
 }
 

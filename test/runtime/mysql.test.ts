@@ -59,7 +59,7 @@ test('sessions run READ COMMITTED in UTC and BIGINT arrives as a string', async 
   );
   assert.equal(row?.isolation, 'READ-COMMITTED');
   assert.equal(Number(row?.wait_s), 1);
-  assert.equal(Number(row?.idle_s), 10);
+  assert.equal(Number(row?.idle_s), 4);
   assert.equal(row?.zone, '+00:00');
   assert.equal(row?.big, '9223372036854775807');
 });
@@ -127,7 +127,7 @@ test('a pool without a free connection answers by the deadline and loses none', 
   const single = createPool(mysqlUrl, { database: name, connectionsMax: 1 });
   const busy = await single.getConnection();
   const waiting = query(single, 'SELECT 1', [], { deadline: Deadline.after(50) });
-  await assert.rejects(waiting, hasReason('DEPENDENCY_DOWN'));
+  await assert.rejects(waiting, hasReason('OVERLOADED'));
   busy.release();
   await query(single, 'SELECT 1', [], { deadline: soon() });
   await single.end();
