@@ -6,6 +6,8 @@ import type { RecheckHoldsOptions } from './recheck-holds.ts';
 
 /** Orders that are left open, remembered at most; the passes see to any others. */
 const openMax = 2_000;
+/** Of them, those that are asked for again in one turn: the rest of its orders are new ones. */
+const againMax = 250;
 /** What one part of moves that failed together may take, and the search for those at fault. */
 const partMs = 1_500;
 const searchMs = 2_000;
@@ -31,23 +33,34 @@ export class MendHolds {
     });
   }
 
-  /** @throws Refusal, or the server's error, if neither the orders nor the ledger can be asked now */
+  /** Some of the orders that were left open, if it is time to ask for them again. */
+  openOrders(): bigint[] {
+    if (performance.now() < this.#againAtMs) return [];
+    return [...this.#open].slice(0, againMax);
+  }
+
+  /** @throws Refusal, or the server's error, if the orders or the ledger cannot be asked now */
   async mend(orderIds: readonly bigint[], deadline: Deadline): Promise<void> {
-    const isTimeForOpen = performance.now() >= this.#againAtMs;
-    const asked = [...new Set([...(isTimeForOpen ? this.#open : []), ...orderIds])];
-    if (asked.length === 0) return;
-    const resolutions = await this.#options.order.resolve(asked, deadline);
-    const open = new Set(isTimeForOpen ? [] : this.#open);
+    if (orderIds.length === 0) return;
+    const resolutions = await this.#options.order.resolve(orderIds, deadline);
+    const open: bigint[] = [];
     const moves: OrderMove[] = [];
-    for (const [at, orderId] of asked.entries()) {
+    for (const [at, orderId] of orderIds.entries()) {
       const move = moveOf(resolutions[at] as Resolution);
-      if (move === undefined) open.add(orderId);
+      if (move === undefined) open.push(orderId);
       else moves.push({ orderId, move, fenceSkuIds: [], userId: 0n, requestId: '' });
     }
-    for (const orderId of await this.#move(moves, deadline)) open.add(orderId);
+    open.push(...(await this.#move(moves, deadline)));
+    this.#remember(orderIds, open);
+  }
+
+  /** What was asked for goes behind the others, or leaves them. */
+  #remember(asked: readonly bigint[], open: readonly bigint[]): void {
     if (this.#againMs === undefined) return;
-    if (isTimeForOpen) this.#againAtMs = performance.now() + this.#againMs;
-    this.#open = new Set([...open].slice(-openMax));
+    const askedAgain = asked.filter((orderId) => this.#open.delete(orderId)).length;
+    for (const orderId of open) if (this.#open.size < openMax) this.#open.add(orderId);
+    const isRound = askedAgain > 0 && askedAgain < againMax;
+    if (isRound) this.#againAtMs = performance.now() + this.#againMs;
   }
 
   /** Answers the orders whose holds stay. @throws what the ledger threw if it moves nobody's */

@@ -93,8 +93,10 @@ async function takeTurn(
   const startedMs = performance.now();
   let isStored = false;
   try {
-    const { orderIds, last } = await readPages(pool, range, deadline);
-    await mend.mend(orderIds, deadline);
+    const open = mend.openOrders();
+    const page = await readPages(pool, range, ordersMax - open.length, deadline);
+    const { last } = page;
+    await mend.mend([...new Set([...open, ...page.orderIds])], deadline);
     const isAtEnd = last >= range.until;
     const startsOver = isAtEnd && claim.walk === 'pass';
     const pauseMs = startsOver ? Math.min(restMaxMs, ageMs) : intervalMs;
@@ -113,12 +115,13 @@ async function takeTurn(
 async function readPages(
   pool: Pool,
   { after, until }: RecheckRange,
+  max: number,
   deadline: Deadline,
 ): Promise<{ readonly orderIds: bigint[]; readonly last: bigint }> {
   const orderIds: bigint[] = [];
   let last = after < until ? after : until;
-  for (let page = 0; page < pagesMax && last < until && orderIds.length < ordersMax; page += 1) {
-    const bounds = { rowsMax, ordersMax: ordersMax - orderIds.length };
+  for (let page = 0; page < pagesMax && last < until && orderIds.length < max; page += 1) {
+    const bounds = { rowsMax, ordersMax: max - orderIds.length };
     const read = await readRecheckPage(pool, { after: last, until }, bounds, deadline);
     orderIds.push(...read.orderIds);
     last = read.last;
