@@ -1,5 +1,6 @@
 import type { Connection, RowDataPacket } from 'mysql2/promise';
 import { createConnection } from 'mysql2/promise';
+import { kindOfVersion, type Queryable, setUpSession } from '../services/runtime/mysql-session.ts';
 import {
   type DatabaseKind,
   type DatabasesOptions,
@@ -31,6 +32,8 @@ export type MigrateOptions = DatabasesOptions & {
 
 /** Statements wait for running transactions at most this long; DDL would otherwise wait a day for a metadata lock. */
 const lockWaitSeconds = 60;
+/** Between two statements of a migration. */
+const restSecondsMax = 60;
 /** The column or key that a statement adds is there: the statement ran before. */
 const alreadyAddedErrnos = new Set([1060, 1061]);
 /** Several starters may migrate at once: the others wait for the first. */
@@ -55,7 +58,7 @@ async function migrateDatabase(
 ): Promise<void> {
   const connection = await createConnection({ uri: database.url, timezone: 'Z' });
   try {
-    await connection.query(`SET SESSION lock_wait_timeout = ${lockWaitSeconds}`);
+    await setUp(connection, database);
     await takeTurn(connection, database.name);
     await connection.query(
       `CREATE DATABASE IF NOT EXISTS \`${database.name}\` CHARACTER SET utf8mb4 COLLATE utf8mb4_bin`,
@@ -66,6 +69,7 @@ async function migrateDatabase(
       await apply(connection, migration, database.tables);
       options.log?.(`${database.name}: ${migration.fileName}`);
     }
+    await requireInnoDb(connection, database);
     if (database.kind === 'order') {
       const seed = options.seedSlotMap ?? seedSlotMap;
       await seed(connection, options.orderShards, database.index);
@@ -74,6 +78,33 @@ async function migrateDatabase(
     // Ends the session and with it the lock.
     await connection.end();
   }
+}
+
+/** Whatever the server's own defaults are, tables are made as the services rely on them. @throws ServerUnfit */
+async function setUp(connection: Connection, { kind, url }: TargetDatabase): Promise<void> {
+  const [rows] = await connection.query<RowDataPacket[]>('SELECT VERSION() AS version');
+  const needs = { isReadOnly: false, restSecondsMax, isForeign: kind === 'warehouse' };
+  const server = kindOfVersion(String(rows[0]?.version));
+  await setUpSession(connection as Queryable, server, needs, new URL(url).host);
+  await connection.query(`SET SESSION lock_wait_timeout = ${lockWaitSeconds}`);
+}
+
+/** A table of another engine has no transactions, and no promise would hold. */
+async function requireInnoDb(
+  connection: Connection,
+  { kind, name }: TargetDatabase,
+): Promise<void> {
+  if (kind === 'warehouse') return;
+  const [rows] = await connection.query<RowDataPacket[]>(
+    `SELECT table_name AS name, engine AS engine FROM information_schema.tables
+     WHERE table_schema = ? AND table_type = 'BASE TABLE' AND engine <> 'InnoDB'`,
+    [name],
+  );
+  const [other] = rows;
+  if (other === undefined) return;
+  throw new Error(
+    `The table ${name}.${other.name} is of the engine ${other.engine}: change it with ALTER TABLE … ENGINE = InnoDB.`,
+  );
 }
 
 /** The lock belongs to the server, not to a database, so its name carries the database's. */

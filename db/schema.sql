@@ -257,6 +257,14 @@ CREATE TABLE `audit_cursor` (
   PRIMARY KEY (`id`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
 
+-- stock.keeper
+CREATE TABLE `keeper` (
+  `id` tinyint(4) NOT NULL,
+  `owner` varbinary(64) DEFAULT NULL,
+  `owned_until` datetime(3) DEFAULT NULL,
+  PRIMARY KEY (`id`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci;
+
 -- stock.recheck_cursor
 CREATE TABLE `recheck_cursor` (
   `id` tinyint(4) NOT NULL,

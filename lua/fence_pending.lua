@@ -3,7 +3,7 @@
 --
 -- KEYS[1] avail            string: units that can still be admitted
 -- KEYS[2] buyers           hash: user -> units held or owned
--- KEYS[3] pending          zset: order -> Redis time in ms at which it was admitted
+-- KEYS[3] pending          zset: order -> ms at which it was admitted, by the sale's time
 -- KEYS[4] entries          hash: order -> <units>:<user>:<request>
 -- KEYS[5] request_records  string each, one per order: <order>:<fingerprint>
 -- ARGV[1] orders           the order ids

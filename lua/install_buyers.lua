@@ -1,8 +1,8 @@
--- Writes one chunk of a closed gate's buyers. The first chunk removes what was there. Each chunk also tells
--- other closers that the work goes on.
+-- Writes one chunk of a closed gate's buyers. The first chunk removes what was there and leaves field 0, which
+-- tells a hash without buyers from one that was lost. Each chunk also tells other closers that the work goes on.
 --
 -- KEYS[1] meta           hash: state and install token
--- KEYS[2] buyers         hash: user -> units held or owned
+-- KEYS[2] buyers         hash: user -> units held or owned; field 0 is always there
 -- ARGV[1] token          of the closing
 -- ARGV[2] run_id         of the server that was closed
 -- ARGV[3] replid         of the server that was closed
@@ -22,6 +22,9 @@ if found[1] ~= 'closing' or found[2] ~= token
 end
 local time = redis.call('TIME')
 redis.call('HSET', meta, 'closing_ms', time[1] * 1000 + math.floor(time[2] / 1000))
-if first == '1' then redis.call('UNLINK', buyers) end
+if first == '1' then
+  redis.call('UNLINK', buyers)
+  redis.call('HSET', buyers, '0', '0')
+end
 if #ARGV >= FIRST_FIELD then redis.call('HSET', buyers, unpack(ARGV, FIRST_FIELD)) end
 return 1

@@ -3,7 +3,7 @@
 --
 -- KEYS[1] avail               string: units that can still be admitted
 -- KEYS[2] meta                hash: state, settings, epoch and the server
--- KEYS[3] pending             zset: order -> Redis time in ms; all of it is settled
+-- KEYS[3] pending             zset: order -> ms of its admission; all of it is settled
 -- KEYS[4] entries             hash: order -> <units>:<user>:<request>
 -- ARGV[1] token               of the closing
 -- ARGV[2] run_id              of the server that was closed

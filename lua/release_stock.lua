@@ -4,7 +4,7 @@
 -- KEYS[1] avail          string: units that can still be admitted
 -- KEYS[2] meta           hash: state, epoch and the server that the gate was installed on
 -- KEYS[3] buyers         hash: user -> units held or owned; kept at 0
--- KEYS[4] pending        zset: order -> Redis time in ms at which it was admitted
+-- KEYS[4] pending        zset: order -> ms at which it was admitted, by the sale's time
 -- KEYS[5] entries        hash: order -> <units>:<user>:<request>
 -- ARGV[1] epoch          the SKU's epoch, read in the transaction that moved the ledger
 -- ARGV[2] order_fields   per order three: order, user, units

@@ -1,6 +1,6 @@
 -- Removes orders from the pending list whose units the ledger is known to hold, or to have settled.
 --
--- KEYS[1] pending   zset: order -> Redis time in ms at which it was admitted
+-- KEYS[1] pending   zset: order -> ms at which it was admitted, by the sale's time
 -- KEYS[2] entries   hash: order -> <units>:<user>:<request>
 -- ARGV[1] orders    the order ids
 --

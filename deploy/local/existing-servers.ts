@@ -1,7 +1,7 @@
 import { Redis } from 'ioredis';
-import { createConnection } from 'mysql2/promise';
 import { createKafka } from '../../services/runtime/kafka.ts';
 import { createLog } from '../../services/runtime/log.ts';
+import { createPool, ServerUnfit } from '../../services/runtime/mysql.ts';
 import { Failure, messageOf } from './failure.ts';
 import type { ServerAddresses } from './servers.ts';
 
@@ -30,6 +30,8 @@ async function reach(
   try {
     await work();
   } catch (error) {
+    if (error instanceof ServerUnfit)
+      throw new Failure(`${error.message} (${variable})`, [], error);
     const shown = address.replace(/:[^:@/]*@/, ':***@');
     throw new Failure(
       `${server} at ${shown} (${variable}) cannot be used: ${messageOf(error)}. Start it, or unset ${variable} to have one started here.`,
@@ -63,11 +65,11 @@ async function reachRedis(url: string): Promise<void> {
 }
 
 async function reachMySql(url: string): Promise<void> {
-  const connection = await createConnection({ uri: url, connectTimeout: reachTimeoutMs });
+  const pool = createPool(url, { connectionsMax: 1 });
   try {
-    await connection.query({ sql: 'SELECT 1', timeout: reachTimeoutMs });
+    await pool.query({ sql: 'SELECT 1', timeout: reachTimeoutMs });
   } finally {
-    connection.destroy();
+    await pool.end();
   }
 }
 

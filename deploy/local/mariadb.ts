@@ -161,7 +161,8 @@ function dataDir(dir: string): string {
   return join(dir, 'data');
 }
 
-async function answersQuery(port: number): Promise<boolean> {
+/** Whether a server answers root there. */
+export async function answersQuery(port: number): Promise<boolean> {
   const connection = await createConnection({
     host: '127.0.0.1',
     port,

@@ -180,6 +180,7 @@ function openDatabases(
       url: config.mysqlUrls[index % config.mysqlUrls.length] as string,
       database: `${config.databasePrefix}_order_${index}`,
       connectionsMax: config.connectionsMax,
+      restSecondsMax: config.transactionRestSeconds,
       log,
       breakerState: metrics.breakerState,
     });

@@ -15,6 +15,8 @@ export interface OrderConfig {
   readonly shards: { readonly databases: number; readonly tables: number };
   /** Connections to each database at most. */
   readonly connectionsMax: number;
+  /** Seconds that a transaction may rest between two statements before the server ends it. */
+  readonly transactionRestSeconds: number;
   readonly kafkaBrokers: readonly string[];
   readonly topicPrefix: string;
   readonly stockAddresses: readonly string[];
@@ -59,6 +61,7 @@ export function readConfig(variables: Variables): Readonly<OrderConfig> {
     databasePrefix: env.string('SLUICE_DATABASE_PREFIX', 'sluice'),
     shards: env.shards('SLUICE_ORDER_SHARDS', '2x8'),
     connectionsMax: env.integer('SLUICE_ORDER_MYSQL_CONNECTIONS', 24, { min: 22, max: 200 }),
+    transactionRestSeconds: env.integer('SLUICE_MYSQL_REST_SECONDS', 4, { min: 1, max: 3_600 }),
     kafkaBrokers: env.addresses('SLUICE_KAFKA_BROKERS', ['127.0.0.1:19092']),
     topicPrefix: env.string('SLUICE_KAFKA_TOPIC_PREFIX', ''),
     stockAddresses: env.addresses('SLUICE_STOCK_ADDRESS', ['127.0.0.1:50052']),

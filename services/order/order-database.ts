@@ -69,13 +69,18 @@ export interface OrderDatabaseOptions {
   readonly url: string;
   readonly database: string;
   readonly connectionsMax: number;
+  /** Seconds that a transaction may rest before the server ends it. */
+  readonly restSecondsMax: number;
   readonly log: Log;
   readonly breakerState?: import('prom-client').Gauge<'name'>;
 }
 
 export function openOrderDatabase(options: OrderDatabaseOptions): OrderDatabase {
-  const { index, url, database, connectionsMax, log, breakerState } = options;
-  const pool = createPool(url, { database, connectionsMax, multipleStatements: true });
+  const { index, url, database, connectionsMax, restSecondsMax, log, breakerState } = options;
+  const pool = createPool(url, {
+    ...{ database, connectionsMax, restSecondsMax },
+    multipleStatements: true,
+  });
   const breaker = createBreaker({
     name: `order.mysql.${index}`,
     log,

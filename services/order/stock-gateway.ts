@@ -10,6 +10,7 @@ import { failpoints } from '../runtime/failpoints.ts';
 import { createGrpcClient } from '../runtime/grpc-client.ts';
 import { encodeWhole } from '../runtime/grpc-messages.ts';
 import type { Log } from '../runtime/log.ts';
+import { Refusal } from '../runtime/refusals.ts';
 
 /** What stock answered for one order. */
 export type ReservationOutcome = NonNullable<ReservationResult['outcome']>;
@@ -82,9 +83,15 @@ export function connectStock(options: StockGatewayOptions): StockGateway {
     async run(entries, { deadline }) {
       const info = failpoints.on ? { orderIds: entries.map(({ orderId }) => orderId) } : {};
       if (failpoints.on) await failpoints.hit('order.before_release', info);
-      await stock.client.releaseStock({ releases: entries }, { deadline });
+      const { lockedOrderIds } = await stock.client.releaseStock(
+        { releases: entries },
+        { deadline },
+      );
       if (failpoints.on) await failpoints.hit('order.after_release', info);
-      return entries.map(() => undefined);
+      const locked = new Set(lockedOrderIds);
+      return entries.map(({ orderId }) =>
+        locked.has(orderId) ? new Refusal('OUTCOME_UNKNOWN', 'The stock is locked') : undefined,
+      );
     },
   });
 

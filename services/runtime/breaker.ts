@@ -17,6 +17,8 @@ export interface Breaker {
   /** Runs `call`, unless the circuit is open. @throws Refusal DEPENDENCY_DOWN while it is open */
   fire<Result>(call: () => Promise<Result>): Promise<Result>;
   readonly open: boolean;
+  /** Opens the circuit because the peer is known to be away; its probe closes it. */
+  trip(): void;
   /** Closes the circuit because the peer is known to be back. */
   close(): void;
   stop(): void;
@@ -103,6 +105,10 @@ export function createBreaker(options: BreakerOptions): Breaker {
     },
     get open() {
       return circuit.opened;
+    },
+    trip() {
+      lostConnection = true;
+      if (!circuit.opened) circuit.open();
     },
     close: () => circuit.close(),
     stop() {

@@ -9,6 +9,8 @@ export interface Metrics {
   readonly registry: Registry;
   counter<Label extends string>(name: string, help: string, labels?: Label[]): Counter<Label>;
   gauge<Label extends string>(name: string, help: string, labels?: Label[]): Gauge<Label>;
+  /** A gauge without labels whose value is asked for when it is read. */
+  gaugeOf(name: string, help: string, read: () => number): void;
   histogram<Label extends string>(
     name: string,
     help: string,
@@ -36,6 +38,14 @@ export function createMetrics(service: string): Metrics {
     registry,
     counter: (name, help, labelNames = []) => new Counter({ name, help, labelNames, registers }),
     gauge: (name, help, labelNames = []) => new Gauge({ name, help, labelNames, registers }),
+    gaugeOf(name, help, read) {
+      new Gauge({
+        ...{ name, help, registers },
+        collect() {
+          this.set(read());
+        },
+      });
+    },
     histogram: (name, help, buckets, labelNames = []) =>
       new Histogram({ name, help, buckets, labelNames, registers }),
   };

@@ -61,7 +61,11 @@ async function runErrand(
   targets: Set<string>,
   stopped: AbortSignal,
 ): Promise<boolean> {
-  const signal = AbortSignal.any([stopped, AbortSignal.timeout(errandMsMax)]);
+  const giveUp = new AbortController();
+  const { signal } = giveUp;
+  const abort = (): void => giveUp.abort();
+  const timer = setTimeout(abort, errandMsMax);
+  stopped.addEventListener('abort', abort);
   let driver: DriverConnection | undefined;
   try {
     driver = await openPlainConnection(address, signal);
@@ -74,6 +78,9 @@ async function runErrand(
   } catch {
     if (driver !== undefined) destroy(driver);
     return false;
+  } finally {
+    clearTimeout(timer);
+    stopped.removeEventListener('abort', abort);
   }
 }
 

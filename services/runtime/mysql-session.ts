@@ -2,6 +2,7 @@ import { randomUUID } from 'node:crypto';
 import type { RowDataPacket } from 'mysql2/promise';
 import { textOf } from './mysql-errors.ts';
 import {
+  limitsOfResults,
   type ServerKind,
   type SessionNeeds,
   type SettingValue,
@@ -59,14 +60,16 @@ export async function setUpSession(
   server: string,
 ): Promise<Omit<ServerSession, 'multipleStatements'>> {
   const wanted = settingsOf(kind, needs);
+  // The limits of results hold for the list of variables as well.
+  await change(connection, limitsOfResults, needs, server);
   const values = await readVariables(connection);
   const unfit = unfitSetting(values, needs);
   if (unfit !== undefined) {
     throw new ServerUnfit(`The database server at ${server} cannot be used: ${unfit}`);
   }
-  const changes = [...wanted]
-    .filter(([name, value]) => values.has(name) && !isSame(values.get(name), value))
-    .map(([name, value]) => `${name} = ${typeof value === 'string' ? `'${value}'` : value}`);
+  const changes = [...wanted].filter(
+    ([name, value]) => values.has(name) && !isSame(values.get(name), value),
+  );
   await change(connection, changes, needs, server);
   return {
     kind,
@@ -88,19 +91,22 @@ function isSame(shown: string | undefined, wanted: SettingValue): boolean {
 
 async function change(
   connection: Queryable,
-  changes: readonly string[],
+  changes: readonly (readonly [name: string, value: SettingValue])[],
   { isForeign }: SessionNeeds,
   server: string,
 ): Promise<void> {
   if (changes.length === 0) return;
+  const list = changes
+    .map(([name, value]) => `${name} = ${typeof value === 'string' ? `'${value}'` : value}`)
+    .join(', ');
   try {
-    await connection.query(`SET SESSION ${changes.join(', ')}`);
+    await connection.query(`SET SESSION ${list}`);
   } catch (error) {
     if (isForeign) return;
     if ((error as { errno?: number }).errno === undefined) throw error;
     throw new ServerUnfit(
       `The database server at ${server} cannot be used, because it refuses what our sessions need ` +
-        `(${changes.join(', ')}): ${textOf(error)}`,
+        `(${list}): ${textOf(error)}`,
       error,
     );
   }

@@ -29,6 +29,13 @@ export const idleSecondsMax = 600;
 const packetSecondsMin = 10;
 const noLimit = 18_446_744_073_709_551_615n;
 
+/** How many rows a statement may read and answer: all. */
+export const limitsOfResults: readonly (readonly [string, SettingValue])[] = [
+  ['sql_select_limit', noLimit],
+  ['max_join_size', noLimit],
+  ['sql_big_selects', 'ON'],
+];
+
 /**
  * What a session is set to, by the name and in the form that SHOW VARIABLES has. Names that a server
  * does not know are passed over: it has nothing to set.
@@ -72,9 +79,7 @@ export function settingsOf(
     ['check_constraint_checks', 'ON'],
     ['default_storage_engine', 'InnoDB'],
     // Results are whole and mean what they say.
-    ['sql_select_limit', noLimit],
-    ['max_join_size', noLimit],
-    ['sql_big_selects', 'ON'],
+    ...limitsOfResults,
     ['sql_safe_updates', 'OFF'],
     ['sql_auto_is_null', 'OFF'],
     ['sql_buffer_result', 'OFF'],
@@ -84,19 +89,18 @@ export function settingsOf(
   ]);
 }
 
-/** Lists of keys, long ones too, are ranges of an index. */
+/** Lists of keys, long ones too, are ranges of an index, and a secondary index ends with the primary key. */
 function plannerSettings(kind: ServerKind): [string, SettingValue][] {
   return kind === 'mariadb'
     ? [
-        ['optimizer_switch', 'default'],
+        ['optimizer_switch', 'extended_keys=on,index_condition_pushdown=on'],
         ['eq_range_index_dive_limit', 200],
         // A list of 1,000 keys would become a join with a table of them.
         ['in_predicate_conversion_threshold', 0],
         ['optimizer_max_sel_arg_weight', 32_000],
-        ['optimizer_max_sel_args', 16_000],
       ]
     : [
-        ['optimizer_switch', 'default'],
+        ['optimizer_switch', 'use_index_extensions=on,index_condition_pushdown=on'],
         ['eq_range_index_dive_limit', 200],
         // 0 is no limit. With too little memory a list of keys becomes a scan of the table.
         ['range_optimizer_max_mem_size', 0],

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Deadline } from '../runtime/deadline.ts';
 import type { Log } from '../runtime/log.ts';
 import { type Loop, startLoop } from '../runtime/loop.ts';
@@ -6,6 +7,7 @@ import { Contradictions } from './contradictions.ts';
 import type { Gate } from './gate.ts';
 import type { GateConnection } from './gate-connection.ts';
 import { type GateView, readGates } from './gate-view.ts';
+import type { Keeper } from './keeper.ts';
 import { gateSettings, listSkus, type SkuRow } from './ledger-skus.ts';
 import { contradictsInUse } from './look-closely.ts';
 import type { RequestResync } from './resync-queue.ts';
@@ -13,7 +15,9 @@ import type { SkuCatalogue } from './sku-catalogue.ts';
 import type { StockMetrics } from './stock-metrics.ts';
 
 const intervalMs = 1_000;
+/** SKUs looked at in one step, and the rest between two steps: some commands for each, so as not to crowd Redis. */
 const pageSkus = 500;
+const pageRestMs = 50;
 const deadlineMs = 5_000;
 /** A closing that nobody has been heard of for this long was left behind. */
 const closingFreshMs = 3_000;
@@ -21,6 +25,7 @@ const closingFreshMs = 3_000;
 const closeLooksMax = 20;
 
 export interface CheckGatesOptions {
+  readonly keeper: Pick<Keeper, 'ours'>;
   readonly pool: Pool;
   readonly gate: Gate;
   readonly connection: GateConnection;
@@ -31,16 +36,15 @@ export interface CheckGatesOptions {
 }
 
 /**
- * Looks at every gate once a second: what is missing, stale or of another server is installed
- * without waiting for a buyer, newer settings are copied, and a gate that contradicts the ledger is
- * installed anew. Also finds SKUs that other processes created.
+ * Looks at every gate once a second, in one process for all copies: what is missing, stale or of
+ * another server is installed without waiting for a buyer, newer settings are copied, and a gate that
+ * contradicts the ledger is installed anew. Also finds SKUs that other processes created.
  */
-export function startCheckGates(options: CheckGatesOptions): Loop & { healthy(): boolean } {
-  const { catalogue, metrics, log } = options;
-  const contradictions = new Contradictions();
-  let healthy = false;
+export function startCheckGates(options: CheckGatesOptions): Loop {
+  const { keeper, catalogue, metrics, log } = options;
+  let contradictions = new Contradictions();
 
-  async function round(): Promise<void> {
+  async function round(signal: AbortSignal): Promise<void> {
     const totals = { pending: 0, difference: 0, ageMs: 0 };
     const suspects: { sku: SkuRow; view: GateView }[] = [];
     let after = 0n;
@@ -55,12 +59,13 @@ export function startCheckGates(options: CheckGatesOptions): Loop & { healthy():
         if (checkOne(options, contradictions, sku, view)) suspects.push({ sku, view });
         totals.pending += view.pendingOrders;
         if (view.oldestPendingMs !== undefined) {
-          const ageMs = options.connection.redisNowMs() - view.oldestPendingMs;
+          const ageMs = options.connection.saleNowMs() - view.oldestPendingMs;
           totals.ageMs = Math.max(totals.ageMs, ageMs);
         }
         totals.difference += contradictions.restingDifference(sku.skuId);
       }
-      if (skus.length < pageSkus) break;
+      if (skus.length < pageSkus || signal.aborted) break;
+      await sleep(pageRestMs);
       after = skus.at(-1)?.skuId ?? after;
     }
     metrics.pendingOrders.set(totals.pending);
@@ -72,21 +77,27 @@ export function startCheckGates(options: CheckGatesOptions): Loop & { healthy():
     }
   }
 
-  const loop = startLoop({
+  /** The keeper's figures are those of all copies. */
+  function showNothing(): void {
+    contradictions = new Contradictions();
+    for (const gauge of [
+      metrics.pendingOrders,
+      metrics.pendingAgeSeconds,
+      metrics.gateDifference,
+    ]) {
+      gauge.set(0);
+    }
+  }
+
+  return startLoop({
     name: 'check-gates',
     intervalMs,
     log,
-    async run() {
-      healthy = await round().then(
-        () => true,
-        (error) => {
-          healthy = false;
-          throw error;
-        },
-      );
+    async run(signal) {
+      if (keeper.ours()) await round(signal);
+      else showNothing();
     },
   });
-  return { ...loop, healthy: () => healthy };
 }
 
 /** Answers whether the gate is in use and to be looked at more closely. */

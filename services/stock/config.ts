@@ -13,6 +13,8 @@ export interface StockConfig {
   readonly databasePrefix: string;
   /** Connections to the ledger at most. */
   readonly connectionsMax: number;
+  /** Seconds that a transaction may rest between two statements before the server ends it. */
+  readonly transactionRestSeconds: number;
   readonly redisUrl: string;
   /** How long an answer of Redis is waited for. */
   readonly redisTimeoutMs: number;
@@ -58,6 +60,7 @@ export function readConfig(variables: Variables): Readonly<StockConfig> {
       mysqlUrl: mysqlUrls[0] as string,
       databasePrefix: env.string('SLUICE_DATABASE_PREFIX', 'sluice'),
       connectionsMax: env.integer('SLUICE_STOCK_MYSQL_CONNECTIONS', 16, { min: 8, max: 200 }),
+      transactionRestSeconds: env.integer('SLUICE_MYSQL_REST_SECONDS', 4, { min: 1, max: 3_600 }),
       redisUrl: redisUrls[0] as string,
       redisTimeoutMs: env.integer('SLUICE_REDIS_TIMEOUT_MS', 300, { min: 10, max: 10_000 }),
       kafkaBrokers: env.addresses('SLUICE_KAFKA_BROKERS', ['127.0.0.1:19092']),

@@ -34,6 +34,8 @@ export interface ExistingHold {
 export interface PostState {
   readonly watermark: bigint;
   readonly skus: ReadonlyMap<bigint, PostSku>;
+  /** SKUs whose rows another transaction has locked. */
+  readonly busy: ReadonlySet<bigint>;
   readonly holds: ReadonlyMap<bigint, readonly ExistingHold[]>;
 }
 
@@ -49,6 +51,8 @@ export type PostResult =
   | { readonly kind: 'DEAD' }
   | { readonly kind: 'ID_TAKEN' }
   | { readonly kind: 'SOLD_OUT' | 'STOCK_NOT_LOADED' | 'NOT_FOUND'; readonly skuId: bigint }
+  /** Another transaction has locked the SKU: nothing was done, and the post may come again. */
+  | { readonly kind: 'BUSY'; readonly skuId: bigint }
   | { readonly kind: 'CURRENCIES_DIFFER' };
 
 export interface PostDecision {
@@ -77,12 +81,20 @@ export function decidePost(orders: readonly PostedOrder[], state: PostState): Po
       continue;
     }
     decidedAt.set(orderId, index);
-    const held = state.holds.get(orderId);
-    const result = held ? decideExisting(order, held) : decideNew(order, state, taken);
+    const result = decideFirst(order, state, taken);
     if (result.kind === 'RESERVED' && !result.before) inserts.push(index);
     results.push(result);
   }
   return { results, inserts, taken };
+}
+
+function decideFirst(order: PostedOrder, state: PostState, taken: Map<bigint, bigint>): PostResult {
+  const { orderId, lines } = order.reservation;
+  // Without the locks of its SKUs nobody knows what the order has.
+  const busy = lines.find(({ skuId }) => state.busy.has(skuId));
+  if (busy) return { kind: 'BUSY', skuId: busy.skuId };
+  const held = state.holds.get(orderId);
+  return held ? decideExisting(order, held) : decideNew(order, state, taken);
 }
 
 /** The same order id twice in one batch: copies of one request share the answer. */

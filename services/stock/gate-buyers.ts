@@ -1,9 +1,12 @@
-import { type GateConnection, gateFailure } from './gate-connection.ts';
+import type { GateConnection } from './gate-connection.ts';
+import { gateFailure } from './gate-failure.ts';
 import { skuKeys } from './redis-keys.ts';
 
 /** How many users a gate knows. @throws Refusal DEPENDENCY_DOWN or OUTCOME_UNKNOWN without Redis */
 export async function countBuyers({ redis }: GateConnection, skuId: bigint): Promise<number> {
-  return await redis.hlen(skuKeys(skuId).buyers).catch(rethrow);
+  const fields = await redis.hlen(skuKeys(skuId).buyers).catch(rethrow);
+  // Field 0 is no user's; every installed gate has it.
+  return Math.max(0, fields - 1);
 }
 
 /** What a gate believes some users to have, in their order; undefined for users it does not know. */
@@ -28,8 +31,8 @@ export async function scanBuyers(
   const [next, fields] = await redis.hscan(key, cursor, 'COUNT', count).catch(rethrow);
   const userIds: bigint[] = [];
   for (let at = 0; at < fields.length; at += 2) {
-    // A user of another kind cannot have been written by a gate.
-    if (/^\d{1,19}$/.test(fields[at] ?? '')) userIds.push(BigInt(fields[at] as string));
+    // A user of another kind cannot have been written by a gate; field 0 is no user's.
+    if (/^[1-9]\d{0,18}$/.test(fields[at] ?? '')) userIds.push(BigInt(fields[at] as string));
   }
   return { cursor: next, userIds };
 }

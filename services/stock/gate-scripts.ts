@@ -7,7 +7,7 @@ import { type LuaScript, loadScript } from '../runtime/lua-scripts.ts';
 export const gateScripts = {
   reserve_stock: {
     keys: ['avail', 'meta', 'buyers', 'pending', 'entries', 'request_records'],
-    args: ['deadline_ms', 'entry_fields'],
+    args: ['deadline_ms', 'not_before_ms', 'correction_ms', 'mode', 'entry_fields'],
     returns: { DECIDED: 1, GATE_NOT_LOADED: 2, EXPIRED: 3 },
     answers: {
       ADMITTED: 1,

@@ -1,5 +1,6 @@
 import type { ChainableCommander } from 'ioredis';
-import { type GateConnection, gateFailure } from './gate-connection.ts';
+import type { GateConnection } from './gate-connection.ts';
+import { gateFailure } from './gate-failure.ts';
 import { skuKeys } from './redis-keys.ts';
 
 /** What Redis holds of one SKU at one moment. */
@@ -17,7 +18,7 @@ export interface GateView {
   /** When a closing was last heard of, Redis time in ms. */
   readonly closingMs: number | undefined;
   readonly pendingOrders: number;
-  /** Redis time in ms at which the oldest of them was admitted. */
+  /** When the oldest of them was admitted, in ms by the time that sales go by. */
   readonly oldestPendingMs: number | undefined;
 }
 
@@ -106,7 +107,7 @@ export async function readPending(
   { ageMs, max }: { ageMs: number; max: number },
 ): Promise<Map<bigint, PendingEntry[]>> {
   const found = new Map<bigint, PendingEntry[]>();
-  const untilMs = Math.floor(connection.redisNowMs() - ageMs);
+  const untilMs = Math.floor(connection.saleNowMs() - ageMs);
   for (let from = 0; from < skuIds.length; from += pipelineSkusMax) {
     const chunk = skuIds.slice(from, from + pipelineSkusMax);
     const pipeline = connection.redis.pipeline();

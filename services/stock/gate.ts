@@ -2,7 +2,8 @@ import type { StockReservation } from '../../gen/sluice/stock/v1/stock_service.t
 import type { Breaker } from '../runtime/breaker.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { runScript } from '../runtime/lua-scripts.ts';
-import { type GateConnection, gateFailure } from './gate-connection.ts';
+import type { GateConnection } from './gate-connection.ts';
+import { gateFailure } from './gate-failure.ts';
 import {
   type GateScriptName,
   gateScripts,
@@ -27,6 +28,7 @@ export type GateReply =
   | {
       readonly kind: 'DECIDED';
       readonly epoch: number;
+      readonly currency: string;
       readonly answers: readonly (number | string)[];
     }
   | { readonly kind: 'GATE_NOT_LOADED' }
@@ -78,7 +80,8 @@ export class Gate {
   }
 
   /**
-   * Lets a batch through the gate of one SKU.
+   * Lets a batch through the gate of one SKU; or asks what it would answer to each entry alone, and
+   * takes nothing.
    *
    * @throws Refusal DEPENDENCY_DOWN if surely nothing was done, OUTCOME_UNKNOWN if it may have been
    */
@@ -86,12 +89,15 @@ export class Gate {
     skuId: bigint,
     entries: readonly GateEntry[],
     deadline: Deadline,
+    mode: 'take' | 'ask' = 'take',
   ): Promise<GateReply> {
     const keys = skuKeys(skuId);
     const names = [keys.avail, keys.meta, keys.buyers, keys.pending, keys.entries];
     // Once we stop waiting, a command that Redis still finds in its queue must do nothing.
     const leftMs = Math.min(this.#commandTimeoutMs, deadline.leftMs());
-    const args: string[] = [String(Math.floor(this.#connection.redisNowMs() + leftMs))];
+    const untilMs = Math.floor(this.#connection.redisNowMs() + leftMs);
+    const args = [String(untilMs), String(Math.floor(this.#connection.notBeforeMs()))];
+    args.push(String(this.#connection.correctionMs()), mode);
     for (const { reservation, line } of entries) {
       const { orderId, userId, requestId, fingerprint, lines } = reservation;
       const order = String(orderId);
@@ -102,9 +108,10 @@ export class Gate {
       args.push(`${order}:${fingerprint.toString('hex')}`, `${units}:${user}:${requestId}`);
     }
     const reply = await this.#breaker.fire(() => this.#run('reserve_stock', names, args));
-    const [status, epoch, ...answers] = reply as [number, string, ...(number | string)[]];
+    const [status, epoch, currency, ...answers] = reply as ReserveReply;
     const kind = returnedName('reserve_stock', status);
-    return kind === 'DECIDED' ? { kind, epoch: Number(epoch), answers } : { kind };
+    if (kind === 'EXPIRED') this.#connection.lookAgain();
+    return kind === 'DECIDED' ? { kind, epoch: Number(epoch), currency, answers } : { kind };
   }
 
   /** Removes orders that the ledger has from the pending list. */
@@ -223,6 +230,8 @@ export class Gate {
     }
   }
 }
+
+type ReserveReply = [status: number, epoch: string, currency: string, ...(number | string)[]];
 
 function settingFields(settings: GateSettings): string[] {
   const { openMs, closeMs, limitPerUser, paused, priceMinor, currency } = settings;

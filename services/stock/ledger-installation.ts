@@ -1,9 +1,17 @@
 import type { PoolConnection, RowDataPacket } from 'mysql2/promise';
 import type { Deadline } from '../runtime/deadline.ts';
-import { type Pool, transaction } from '../runtime/mysql.ts';
+import { type Pool, type ServerKind, transaction } from '../runtime/mysql.ts';
 import { holdState } from './hold-states.ts';
+import {
+  type KnownBusySkus,
+  type SkuLocks,
+  skuLocksSql,
+  skusGot,
+  withSkuLocks,
+} from './ledger-locks.ts';
 import { type SkuRow, skuOf } from './ledger-skus.ts';
-import { openSnapshot } from './ledger-snapshot.ts';
+import { openSnapshot, type Snapshot } from './ledger-snapshot.ts';
+import { ascending } from './ledger-sql.ts';
 
 /** Users in one chunk; Lua takes some 8,000 values in a call. */
 const chunkUsers = 2_000;
@@ -19,6 +27,8 @@ export interface BuyersChunk {
 export interface Installation {
   /** The SKUs' rows with the epochs raised; SKUs that do not exist are missing. */
   readonly skus: readonly SkuRow[];
+  /** SKUs that are left out because another transaction keeps their rows locked. */
+  readonly busy: ReadonlySet<bigint>;
   /** Every user who ever held one of these SKUs, with the units owned now; SKUs with few come first. */
   buyers(): AsyncGenerator<BuyersChunk>;
   close(): Promise<void>;
@@ -33,25 +43,19 @@ export interface Installation {
  */
 export async function openInstallation(
   pool: Pool,
+  busySkus: KnownBusySkus,
   skuIds: readonly bigint[],
   deadline: Deadline,
 ): Promise<Installation> {
   const snapshot = await openSnapshot(pool, deadline);
+  const sorted = ascending(skuIds);
   try {
-    const skus = await transaction(pool, { deadline }, async (connection) => {
-      const before = await lockRows(connection, skuIds);
-      await snapshot.take();
-      if (before.length > 0) {
-        const locked = before.map(({ skuId }) => skuId);
-        await connection.query(
-          'UPDATE skus FORCE INDEX (PRIMARY) SET epoch = epoch + 1 WHERE sku_id IN (?)',
-          [locked],
-        );
-      }
-      return before.map((sku) => ({ ...sku, epoch: sku.epoch + 1n }));
+    const { skus, busy } = await withSkuLocks(sorted, busySkus, async (locks) => {
+      const result = await raiseEpochs(pool, snapshot, locks, deadline);
+      return { result, busy: result.busy };
     });
     return {
-      skus,
+      ...{ skus, busy },
       buyers: () => readAllBuyers(snapshot.connection, skus),
       close: () => snapshot.close(),
     };
@@ -61,16 +65,30 @@ export async function openInstallation(
   }
 }
 
-/** Locks in ascending order, as everybody does. */
-async function lockRows(connection: PoolConnection, skuIds: readonly bigint[]): Promise<SkuRow[]> {
-  const [rows] = await connection.query<RowDataPacket[]>(
-    `SELECT * FROM skus FORCE INDEX (PRIMARY) WHERE sku_id IN (?)
-     ORDER BY sku_id FOR UPDATE`,
-    [skuIds],
-  );
-  return rows.map(skuOf);
+/** Raises the epochs of the SKUs that can be locked, and has the snapshot taken under their locks. */
+async function raiseEpochs(
+  pool: Pool,
+  snapshot: Snapshot,
+  locks: SkuLocks,
+  deadline: Deadline,
+): Promise<Pick<Installation, 'skus' | 'busy'>> {
+  const opening = (kind: ServerKind): string[] => skuLocksSql(kind, locks);
+  return await transaction(pool, { deadline, opening }, async (connection, opened) => {
+    const { skus, busy } = skusGot(locks, opened);
+    const lockedIds = ascending(skus.keys());
+    await snapshot.take();
+    if (lockedIds.length === 0) return { skus: [], busy };
+    await connection.query(
+      'UPDATE skus FORCE INDEX (PRIMARY) SET epoch = epoch + 1 WHERE sku_id IN (?)',
+      [lockedIds],
+    );
+    const [rows] = await connection.query<RowDataPacket[]>(
+      'SELECT * FROM skus WHERE sku_id IN (?) ORDER BY sku_id',
+      [lockedIds],
+    );
+    return { skus: rows.map(skuOf), busy };
+  });
 }
-
 /** A SKU with millions of buyers takes seconds; the others do not wait for it. */
 async function* readAllBuyers(
   connection: PoolConnection,

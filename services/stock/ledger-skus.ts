@@ -45,11 +45,28 @@ export async function listSkus(
   return (await query<RowDataPacket[]>(pool, sql, [after, max], { deadline })).map(skuOf);
 }
 
-/** The ledger's clock. */
-export async function readDatabaseTime(pool: Pool, deadline: Deadline): Promise<Date> {
+/** SKUs that are not paused and whose window is open, or will be by then; a page by ascending id. */
+export async function skusOnSale(
+  pool: Pool,
+  page: { after: bigint; max: number; openBefore: Date; closeAfter: Date },
+  deadline: Deadline,
+): Promise<bigint[]> {
+  const rows = await query<RowDataPacket[]>(
+    pool,
+    `SELECT sku_id FROM skus WHERE sku_id > ? AND paused = 0
+       AND (open_time IS NULL OR open_time <= ?) AND (close_time IS NULL OR close_time > ?)
+     ORDER BY sku_id LIMIT ?`,
+    [page.after, page.openBefore, page.closeAfter, page.max],
+    { deadline },
+  );
+  return rows.map((row) => BigInt(row.sku_id));
+}
+
+/** The ledger's clock, in ms since 1970. */
+export async function readDatabaseTimeMs(pool: Pool, deadline: Deadline): Promise<number> {
   const sql = 'SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED) AS now_ms';
   const rows = await query<RowDataPacket[]>(pool, sql, [], { deadline });
-  return new Date(Number(rows[0]?.now_ms));
+  return Number(rows[0]?.now_ms);
 }
 
 /** The settings that a gate keeps of a SKU. */

@@ -39,25 +39,17 @@ export interface LockedSku {
   readonly epoch: bigint;
 }
 
-/** Locks SKU rows in ascending order: the first step of everybody who adds a hold of them. */
-export async function lockSkus(
-  connection: PoolConnection,
-  skuIds: Iterable<bigint>,
-): Promise<Map<bigint, LockedSku>> {
-  const ids = ascending(skuIds);
-  if (ids.length === 0) return new Map();
-  const [rows] = await connection.query<RowDataPacket[]>(literal(lockSkusSql(ids)));
-  return lockedSkus(rows);
-}
-
-/** The statement of `lockSkus`, for ascending ids; at least one. */
+/**
+ * Locks SKU rows in ascending order, waiting for those that others have locked. For ascending ids, at
+ * least one.
+ */
 export function lockSkusSql(ids: readonly bigint[]): string {
   // The index is forced: a scan of a small table would lock rows that we do not name.
   return `SELECT sku_id, unit_price_minor, currency, available, epoch FROM skus FORCE INDEX (PRIMARY)
      WHERE sku_id IN (${ids.join(',')}) ORDER BY sku_id FOR UPDATE`;
 }
 
-/** What the statement of `lockSkus` read. */
+/** What `lockSkusSql` read. */
 export function lockedSkus(rows: readonly RowDataPacket[]): Map<bigint, LockedSku> {
   const locked = new Map<bigint, LockedSku>();
   for (const row of rows) {
@@ -86,23 +78,10 @@ export interface HoldRow {
 }
 
 /**
- * All holds of some orders, their rows locked in their key's order if that is asked for. What is not
- * locked is current only for SKUs whose rows the transaction has locked, and so is what is missing.
+ * The statements that read all holds of some orders, their rows locked in their key's order if that is
+ * asked for. What is not locked is current only for SKUs whose rows the transaction has locked, and so
+ * is what is missing.
  */
-export async function readHolds(
-  connection: PoolConnection,
-  orderIds: readonly bigint[],
-  options?: { readonly lock?: boolean },
-): Promise<Map<bigint, HoldRow[]>> {
-  const read: RowDataPacket[][] = [];
-  for (const statement of readHoldsSql(orderIds, options)) {
-    const [rows] = await connection.query<RowDataPacket[]>(literal(statement));
-    read.push(rows);
-  }
-  return holdsByOrder(read);
-}
-
-/** The statements of `readHolds`. */
 export function readHoldsSql(orderIds: readonly bigint[], { lock = false } = {}): string[] {
   return chunksOf(orderIds).map(
     (ids) =>
@@ -112,7 +91,7 @@ export function readHoldsSql(orderIds: readonly bigint[], { lock = false } = {})
   );
 }
 
-/** What the statements of `readHolds` read. */
+/** What the statements of `readHoldsSql` read. */
 export function holdsByOrder(read: readonly (readonly RowDataPacket[])[]): Map<bigint, HoldRow[]> {
   const holds = new Map<bigint, HoldRow[]>();
   for (const row of read.flat()) {

@@ -6,8 +6,8 @@
  * | --- | --- | --- |
  * | `{sku:9}:avail` | string | units that the gate can still admit; absent means not loaded, never zero |
  * | `{sku:9}:meta` | hash | state, settings, epoch, the server it was installed on, install token |
- * | `{sku:9}:buyers` | hash | user → units held or owned; 0 for one who gave all back |
- * | `{sku:9}:pending` | zset | order → Redis time in ms of its admission, until the ledger has it |
+ * | `{sku:9}:buyers` | hash | user → units held or owned; 0 for one who gave all back; field 0, no user, is always there |
+ * | `{sku:9}:pending` | zset | order → ms of its admission by the sale's time, until the ledger has it |
  * | `{sku:9}:entries` | hash | order → `<units>:<user>:<request>`, as long as it is pending |
  * | `{sku:9}:req:<user>:<request>` | string | `<order>:<fingerprint>`, expires after 24 h |
  */

@@ -3,9 +3,11 @@ import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import type { Log } from '../runtime/log.ts';
 import type { Pool } from '../runtime/mysql.ts';
+import { Refusal } from '../runtime/refusals.ts';
 import type { CreditFenced, FencedLine } from './credit-fenced.ts';
 import type { Gate } from './gate.ts';
 import { holdState } from './hold-states.ts';
+import type { KnownBusySkus } from './ledger-locks.ts';
 import { type MovedHold, moveHolds, type OrderMove } from './ledger-moves.ts';
 import type { StockMetrics } from './stock-metrics.ts';
 
@@ -23,9 +25,28 @@ export interface ReleaseOptions {
   readonly forgetRequests: boolean;
 }
 
+/**
+ * Some orders' holds could not be moved, because another transaction keeps a row of theirs locked;
+ * those of all others were. Nothing was done about these.
+ */
+export class HoldsBusy extends Refusal {
+  readonly orderIds: ReadonlySet<bigint>;
+  /** Units credited of all orders of the call, in their order; 0 for those that are busy. */
+  readonly units: readonly bigint[];
+
+  constructor(orderIds: ReadonlySet<bigint>, units: readonly bigint[]) {
+    super('OVERLOADED', `The stock of ${orderIds.size} orders is locked by another transaction`);
+    this.orderIds = orderIds;
+    this.units = units;
+  }
+}
+
 /** Moves holds and gives the gates what became available; answers the units credited per order. */
 export interface ReleaseStock {
-  /** @throws Refusal if the ledger was not moved (or OUTCOME_UNKNOWN); asking again does no harm */
+  /**
+   * @throws HoldsBusy after all others were moved; Refusal if the ledger was not moved (or
+   *   OUTCOME_UNKNOWN). Asking again does no harm
+   */
   release(
     orders: readonly OrderMove[],
     options: ReleaseOptions,
@@ -37,12 +58,14 @@ export interface ReleaseStock {
 
 export function createReleaseStock({
   pool,
+  busySkus,
   gate,
   creditFenced,
   metrics,
   log,
 }: {
   readonly pool: Pool;
+  readonly busySkus: KnownBusySkus;
   readonly gate: Gate;
   readonly creditFenced: CreditFenced;
   readonly metrics: StockMetrics;
@@ -90,7 +113,7 @@ export function createReleaseStock({
 
   return {
     async release(orders, { forgetRequests }, deadline) {
-      const { moved, rows } = await moveHolds(pool, orders, deadline);
+      const { moved, rows, busy } = await moveHolds(pool, busySkus, orders, deadline);
       if (failpoints.on)
         await failpoints.hit('stock.after_release_commit', { orders: orders.length });
       const fences = moved.filter(({ fenced }) => fenced);
@@ -98,6 +121,7 @@ export function createReleaseStock({
       await creditFenced([...fences, ...fenced]);
       await creditAll(moved);
       if (forgetRequests) await forget(gate, rows, log);
+      if (busy.size > 0) throw new HoldsBusy(busy, unitsOf(orders, moved));
       return unitsOf(orders, moved);
     },
     async close() {

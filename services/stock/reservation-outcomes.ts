@@ -79,6 +79,8 @@ export function postOutcome(result: PostResult, { lines }: StockReservation): Ou
       return dead;
     case 'ID_TAKEN':
       return idTaken;
+    case 'BUSY':
+      return unknown;
     case 'CURRENCIES_DIFFER':
       return refused('INVALID_REQUEST', 0n, true, 'lines: all SKUs must have one currency');
     default:

@@ -1,11 +1,12 @@
 import { Batcher } from '../runtime/batcher.ts';
+import type { DatabaseCircuit } from '../runtime/database-circuit.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import type { Pool } from '../runtime/mysql.ts';
 import type { PostedOrder, PostResult } from './decide-post.ts';
 import type { Gate, GateEntry, GateReply } from './gate.ts';
 import type { HoldState } from './hold-states.ts';
-import type { LedgerBreaker } from './ledger-breaker.ts';
 import { type FenceEntry, fenceLines } from './ledger-fence.ts';
+import type { KnownBusySkus } from './ledger-locks.ts';
 import { postOrders } from './ledger-post.ts';
 import type { StockMetrics } from './stock-metrics.ts';
 
@@ -30,34 +31,27 @@ export interface GateChunk {
  */
 export interface ReserveBatches {
   readonly gate: Batcher<GateChunk, GateReply>;
+  /** The same, but asks only. */
+  readonly ask: Batcher<GateChunk, GateReply>;
   readonly posts: Batcher<readonly PostedOrder[], PostResult[]>;
-  readonly fences: Batcher<readonly FenceEntry[], HoldState[]>;
+  readonly fences: Batcher<readonly FenceEntry[], (HoldState | undefined)[]>;
 }
 
-export function createReserveBatches(
-  gate: Gate,
-  pool: Pool,
-  ledger: LedgerBreaker,
-  { batchEntries, chunkHops }: StockMetrics,
-): ReserveBatches {
+export interface ReserveBatchesOptions {
+  readonly gate: Gate;
+  readonly pool: Pool;
+  readonly busySkus: KnownBusySkus;
+  readonly ledger: Pick<DatabaseCircuit, 'fire'>;
+  readonly metrics: StockMetrics;
+}
+
+export function createReserveBatches(options: ReserveBatchesOptions): ReserveBatches {
+  const { pool, busySkus, ledger, metrics } = options;
+  const { batchEntries, chunkHops } = metrics;
   const common = { entriesMax: batchMax, bytesMax: batchMax, queueDepthMax, metrics: chunkHops };
   return {
-    gate: new Batcher<GateChunk, GateReply>({
-      ...common,
-      name: 'stock_to_gate',
-      inFlightMax: gateInFlightMax,
-      keyOf: ({ skuId }) => skuId,
-      sizeOf: ({ entries }) => entries.length,
-      async run(chunks, { deadline }) {
-        const { skuId } = chunks[0] as GateChunk;
-        const entries = joined(chunks.map((chunk) => chunk.entries));
-        batchEntries.observe({ hop: 'stock_to_gate' }, entries.length);
-        if (failpoints.on) await failpoints.hit('stock.before_gate', { skuId });
-        const reply = await gate.reserve(skuId, entries, deadline);
-        if (failpoints.on) await failpoints.hit('stock.after_gate', { skuId });
-        return splitReply(reply, chunks);
-      },
-    }),
+    gate: gateBatcher(options, 'take'),
+    ask: gateBatcher(options, 'ask'),
     posts: new Batcher<readonly PostedOrder[], PostResult[]>({
       ...common,
       name: 'stock_to_ledger',
@@ -67,20 +61,47 @@ export function createReserveBatches(
         const orders = joined(chunks);
         batchEntries.observe({ hop: 'stock_to_ledger' }, orders.length);
         if (failpoints.on) await failpoints.hit('stock.before_post', { orders: orders.length });
-        const post = () => postOrders(pool, orders, deadline);
-        return split(await ledger.fire(post, deadline), chunks);
+        const post = () => postOrders(pool, busySkus, orders, deadline);
+        return split(await ledger.fire(post), chunks);
       },
     }),
-    fences: new Batcher<readonly FenceEntry[], HoldState[]>({
+    fences: new Batcher<readonly FenceEntry[], (HoldState | undefined)[]>({
       ...common,
       name: 'stock_to_fences',
       inFlightMax: 1,
       sizeOf: (chunk) => chunk.length,
       async run(chunks, { deadline }) {
-        return split(await fenceLines(pool, joined(chunks), deadline), chunks);
+        return split(await fenceLines(pool, busySkus, joined(chunks), deadline), chunks);
       },
     }),
   };
+}
+
+/** One lane for each SKU; what asks only waits for nothing that takes. */
+function gateBatcher(
+  { gate, metrics: { batchEntries, chunkHops } }: ReserveBatchesOptions,
+  mode: 'take' | 'ask',
+): Batcher<GateChunk, GateReply> {
+  const name = mode === 'take' ? 'stock_to_gate' : 'stock_to_gate_ask';
+  return new Batcher<GateChunk, GateReply>({
+    name,
+    entriesMax: batchMax,
+    bytesMax: batchMax,
+    queueDepthMax,
+    metrics: chunkHops,
+    inFlightMax: gateInFlightMax,
+    keyOf: ({ skuId }) => skuId,
+    sizeOf: ({ entries }) => entries.length,
+    async run(chunks, { deadline }) {
+      const { skuId } = chunks[0] as GateChunk;
+      const entries = joined(chunks.map((chunk) => chunk.entries));
+      batchEntries.observe({ hop: name }, entries.length);
+      if (failpoints.on && mode === 'take') await failpoints.hit('stock.before_gate', { skuId });
+      const reply = await gate.reserve(skuId, entries, deadline, mode);
+      if (failpoints.on && mode === 'take') await failpoints.hit('stock.after_gate', { skuId });
+      return splitReply(reply, chunks);
+    },
+  });
 }
 
 /** Cuts orders into chunks of at most as many rows as a post may have. */
@@ -122,10 +143,10 @@ function split<Result>(results: readonly Result[], chunks: readonly { length: nu
 
 function splitReply(reply: GateReply, chunks: readonly GateChunk[]): GateReply[] {
   if (reply.kind !== 'DECIDED') return chunks.map(() => reply);
-  const { kind, epoch } = reply;
+  const { kind, epoch, currency } = reply;
   const answers = split(
     reply.answers,
     chunks.map(({ entries }) => entries),
   );
-  return answers.map((part) => ({ kind, epoch, answers: part }));
+  return answers.map((part) => ({ kind, epoch, currency, answers: part }));
 }

@@ -8,6 +8,7 @@ import type { ClosedGate, Gate } from './gate.ts';
 import type { GateConnection } from './gate-connection.ts';
 import { readGates } from './gate-view.ts';
 import { type Installation, openInstallation } from './ledger-installation.ts';
+import type { KnownBusySkus } from './ledger-locks.ts';
 import { gateSettings, type SkuRow } from './ledger-skus.ts';
 import { settleEntries } from './settle-pending.ts';
 
@@ -30,12 +31,13 @@ export interface ResyncSkuOptions {
   readonly gate: Gate;
   readonly connection: GateConnection;
   readonly pool: Pool;
+  readonly busySkus: KnownBusySkus;
   readonly creditFenced: CreditFenced;
 }
 
 /**
- * What a gate was opened with; or BUSY, another process is at it; or SUPERSEDED, one took over; or
- * NOT_FOUND, there is no such SKU.
+ * What a gate was opened with; or BUSY, another process is at it, or keeps the SKU's row locked; or
+ * SUPERSEDED, one took over; or NOT_FOUND, there is no such SKU.
  */
 export type ResyncResult =
   | { readonly kind: 'INSTALLED'; readonly epoch: bigint; readonly available: bigint }
@@ -58,12 +60,17 @@ export async function resyncSkus(
     results.set(skuId, { kind: closed.has(skuId) ? 'NOT_FOUND' : 'BUSY' });
   }
   if (closed.size === 0) return results;
-  const closedIds = [...closed.keys()];
-  if (failpoints.on) await failpoints.hit('stock.resync_closed', { skuIds: closedIds });
-  await drain(options, closedIds, deadline);
-  const installation = await openInstallation(options.pool, closedIds, deadline);
+  if (failpoints.on) await failpoints.hit('stock.resync_closed', { skuIds: [...closed.keys()] });
+  const drainedIds = await drain(options, [...closed.keys()], deadline);
+  const { pool, busySkus } = options;
+  const installation = await openInstallation(pool, busySkus, drainedIds, deadline);
+  for (const skuId of closed.keys()) {
+    if (!drainedIds.includes(skuId) || installation.busy.has(skuId)) {
+      results.set(skuId, { kind: 'BUSY' });
+    }
+  }
   try {
-    if (failpoints.on) await failpoints.hit('stock.resync_read', { skuIds: closedIds });
+    if (failpoints.on) await failpoints.hit('stock.resync_read', { skuIds: drainedIds });
     await installAll(options.gate, closed, installation, results);
     return results;
   } finally {
@@ -85,29 +92,32 @@ async function closeAll(
   return closed;
 }
 
-/** Waits a moment for posts under way, then bars those that have not come. */
+/**
+ * Waits a moment for posts under way, then bars those that have not come. Answers the SKUs that have
+ * nothing pending any more; one that cannot be settled now keeps none of the others.
+ */
 async function drain(
-  { gate, connection, pool, creditFenced }: ResyncSkuOptions,
+  options: ResyncSkuOptions,
   skuIds: readonly bigint[],
   deadline: Deadline,
-): Promise<void> {
+): Promise<bigint[]> {
   const grace = Deadline.after(graceMs);
   for (;;) {
-    const views = await readGates(connection, skuIds);
-    if (views.every(({ pendingOrders }) => pendingOrders === 0)) return;
+    const views = await readGates(options.connection, skuIds);
+    if (views.every(({ pendingOrders }) => pendingOrders === 0)) return [...skuIds];
     if (grace.passed) break;
     await sleep(drainPollMs);
   }
-  for (let round = 0; round < settleRoundsMax; round += 1) {
-    const settled = await settleEntries(
-      { gate, connection, pool, creditFenced },
-      skuIds,
-      { ageMs: anyAgeMs, max: settleMax },
-      deadline,
-    );
-    if (settled.lines === 0) return;
+  let left: readonly bigint[] = skuIds;
+  const stuck = new Set<bigint>();
+  for (let round = 0; round < settleRoundsMax && left.length > 0; round += 1) {
+    const what = { ageMs: anyAgeMs, max: settleMax };
+    const settled = await settleEntries(options, left, what, deadline);
+    for (const skuId of settled.stuck.keys()) stuck.add(skuId);
+    // Whatever it found is asked for once more: more may have been there than one look takes.
+    left = settled.lines === 0 ? [] : left.filter((skuId) => !stuck.has(skuId));
   }
-  throw new Error('gates keep pending entries although they are closed');
+  return skuIds.filter((skuId) => !stuck.has(skuId) && !left.includes(skuId));
 }
 
 /** Writes the buyers chunk by chunk and opens each gate behind its last one. */

@@ -17,6 +17,7 @@ import { gateSettings, readSkus, type SkuRow } from './ledger-skus.ts';
 import type { ResyncQueue } from './resync-queue.ts';
 import type { SkuCatalogue } from './sku-catalogue.ts';
 import { skuMessage } from './sku-message.ts';
+import type { SkuReads } from './sku-reads.ts';
 
 /** Opening a new gate is waited for this long; the check of the gates does it otherwise. */
 const openMs = 2_000;
@@ -28,20 +29,23 @@ export function createStockAdminService(parts: {
   readonly connection: GateConnection;
   readonly catalogue: SkuCatalogue;
   readonly resyncs: ResyncQueue;
+  readonly skuReads: Pick<SkuReads, 'forget'>;
   readonly log: Log;
 }): ServerService {
-  const { pool, connection, catalogue, resyncs } = parts;
+  const { pool, connection, catalogue, resyncs, skuReads } = parts;
   const implementation = {
     async createSku(request: Parameters<typeof newSkuOf>[0], { deadline }: WithDeadline) {
       const sku = await createSku(pool, newSkuOf(request), deadline);
       catalogue.add([sku.skuId]);
       if (sku.epoch === 0n) await openGate(parts, sku, deadline);
+      skuReads.forget(sku.skuId);
       return { sku: skuMessage(await readSku(pool, sku.skuId, deadline)) };
     },
 
     async updateSku(request: Parameters<typeof skuChangesOf>[0], { deadline }: WithDeadline) {
       const changes = skuChangesOf(request);
       const sku = await updateSku(pool, request.skuId, changes, deadline);
+      skuReads.forget(sku.skuId);
       await copySettings(parts, sku);
       return { sku: skuMessage(sku) };
     },
@@ -49,6 +53,7 @@ export function createStockAdminService(parts: {
     async adjustStock(request: Parameters<typeof checkAdjustment>[0], { deadline }: WithDeadline) {
       checkAdjustment(request);
       const { sku, replayed } = await adjustStock(pool, request, deadline);
+      skuReads.forget(sku.skuId);
       if (!replayed) await adjustGate(parts, sku, request.delta);
       return { sku: skuMessage(sku), replayed };
     },
@@ -74,7 +79,7 @@ async function readGateLayer(connection: GateConnection, skuId: bigint): Promise
   try {
     const [view] = (await readGates(connection, [skuId])) as [GateView];
     const { loaded, state, available = 0, epoch, pendingOrders, oldestPendingMs } = view;
-    const now = connection.redisNowMs();
+    const now = connection.saleNowMs();
     const oldestPendingAgeMs = Math.max(0, Math.round(now - (oldestPendingMs ?? now)));
     return {
       ...{ loaded, state, available: BigInt(available), epoch: epoch < 0n ? 0n : epoch },

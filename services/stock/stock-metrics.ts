@@ -1,5 +1,5 @@
 import { type Counter, type Gauge, Histogram } from 'prom-client';
-import type { BatcherMetrics } from '../runtime/batcher.ts';
+import { type BatcherMetrics, createBatcherMetrics } from '../runtime/batcher.ts';
 import type { Metrics } from '../runtime/metrics.ts';
 
 /** What became of one order's reservation. */
@@ -8,6 +8,7 @@ export type DeductStatus = 'success' | 'rejected' | 'failed' | 'unknown';
 export interface StockMetrics {
   readonly deducted: Counter<'status'>;
   readonly batchEntries: Histogram<'hop'>;
+  readonly hops: BatcherMetrics;
   /** For batchers of chunks: what is in a chunk only their `run` can count, into `batchEntries`. */
   readonly chunkHops: BatcherMetrics;
   readonly breakerState: Gauge<'name'>;
@@ -17,39 +18,41 @@ export interface StockMetrics {
   readonly auditBreaches: Gauge<'promise'>;
   readonly auditAgeSeconds: Gauge;
   readonly resyncs: Counter<'cause'>;
-  readonly sweepLagSeconds: Gauge;
+  /** Set by the sweep: asked whenever the metric is read, so that it grows while the sweep stands. */
+  readonly sweepLag: { ms: () => number };
   readonly sweepUndecided: Gauge;
+  /** Holds that the ledger refuses to release. */
+  readonly holdsSetAside: Gauge;
+  /** SKUs whose rows another transaction keeps locked. */
+  readonly busySkus: Gauge;
   /** Orders whose holds missed an event, by what the recheck made of them. */
   readonly rechecked: Counter<'move'>;
   readonly fenced: Counter;
   readonly credits: Counter<'result'>;
 }
 
-const batchEntries = [1, 2, 5, 10, 25, 50, 100, 250, 500];
-const queueSeconds = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1];
-
 export function createStockMetrics(metrics: Metrics): StockMetrics {
+  const hops = createBatcherMetrics(metrics);
+  const sweepLag = { ms: () => 0 };
+  metrics.gaugeOf(
+    'stock_sweep_lag_seconds',
+    'How far the check of holds against orders is behind the age at which it is due',
+    () => sweepLag.ms() / 1_000,
+  );
   return {
     deducted: metrics.counter('stock_deduct_total', 'Reservations of orders, by outcome', [
       'status',
     ]),
-    batchEntries: metrics.histogram('batch_entries', 'Entries in one batch', batchEntries, ['hop']),
+    batchEntries: hops.entries,
+    hops,
     chunkHops: {
+      ...hops,
       entries: new Histogram({
         name: 'chunks',
         help: 'Not registered',
         labelNames: ['hop'],
         registers: [],
       }),
-      queueAge: metrics.histogram(
-        'batch_queue_age_seconds',
-        'How long the oldest entry of a batch had waited when it was sent',
-        queueSeconds,
-        ['hop'],
-      ),
-      dropped: metrics.counter('batch_dropped_total', 'Entries whose time ran out in the queue', [
-        'hop',
-      ]),
     },
     breakerState: metrics.gauge(
       'circuit_breaker_state',
@@ -77,13 +80,18 @@ export function createStockMetrics(metrics: Metrics): StockMetrics {
     resyncs: metrics.counter('stock_resync_total', 'Gates installed from the ledger, by cause', [
       'cause',
     ]),
-    sweepLagSeconds: metrics.gauge(
-      'stock_sweep_lag_seconds',
-      'How far the check of holds against orders is behind the age at which it is due',
-    ),
+    sweepLag,
     sweepUndecided: metrics.gauge(
       'stock_sweep_undecided',
       'Orders whose existence is not decided yet',
+    ),
+    holdsSetAside: metrics.gauge(
+      'stock_holds_set_aside',
+      'Orders that do not exist whose holds the ledger refuses to release; they are tried again',
+    ),
+    busySkus: metrics.gauge(
+      'stock_busy_skus',
+      'SKUs whose rows another transaction keeps locked; their orders are refused',
     ),
     rechecked: metrics.counter(
       'stock_recheck_mended_total',

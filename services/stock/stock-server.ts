@@ -1,4 +1,5 @@
 import type {
+  ReleaseStockResponse,
   ReservationResult,
   ReserveStockRequest,
   StockRelease,
@@ -7,18 +8,18 @@ import { StockServiceDefinition } from '../../gen/sluice/stock/v1/stock_service.
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import { type ServerService, service } from '../runtime/grpc-server.ts';
-import type { Pool } from '../runtime/mysql.ts';
+import type { JudgedTime } from '../runtime/judged-time.ts';
 import { invalidRequest, Refusal } from '../runtime/refusals.ts';
 import type { GateConnection } from './gate-connection.ts';
 import { readGates } from './gate-view.ts';
 import type { OrderMove } from './ledger-moves.ts';
-import { listSkus, readDatabaseTime, readSkus } from './ledger-skus.ts';
-import type { ReleaseStock } from './release-stock.ts';
+import { HoldsBusy, type ReleaseStock } from './release-stock.ts';
 import { isRequestId, RequestFields } from './request-fields.ts';
 import { type Outcome, refused } from './reservation-outcomes.ts';
 import { reservationFault, reservationsMax } from './reserve-request.ts';
 import type { ReserveStock } from './reserve-stock.ts';
 import { skuMessage } from './sku-message.ts';
+import type { SkuReads } from './sku-reads.ts';
 
 const releasesMax = 500;
 const releaseSkusMax = 20;
@@ -28,12 +29,14 @@ const pageSizeMax = 100;
 
 /** The RPCs of `StockService`: requests to use cases, and their answers back. */
 export function createStockService({
-  pool,
+  skuReads,
+  time,
   connection,
   reserveStock,
   releaseStock,
 }: {
-  readonly pool: Pool;
+  readonly skuReads: SkuReads;
+  readonly time: JudgedTime;
   readonly connection: GateConnection;
   readonly reserveStock: ReserveStock;
   readonly releaseStock: ReleaseStock;
@@ -51,9 +54,7 @@ export function createStockService({
         const { orderId, skuIds, userId, requestId } = release;
         return { orderId, move: 'RELEASE', fenceSkuIds: skuIds, userId, requestId };
       });
-      return {
-        releasedUnits: await releaseStock.release(moves, { forgetRequests: true }, deadline),
-      };
+      return await release(moves, releaseStock, deadline);
     },
 
     async batchGetStock({ skuIds }) {
@@ -73,7 +74,7 @@ export function createStockService({
       const fields = new RequestFields();
       fields.id('sku_id', skuId);
       throwIfWrong(fields);
-      const [sku] = await readSkus(pool, [skuId], deadline);
+      const sku = await skuReads.get(skuId, deadline);
       if (!sku) throw new Refusal('NOT_FOUND', `There is no SKU ${skuId}`, { skuId });
       return { sku: skuMessage(sku) };
     },
@@ -85,13 +86,13 @@ export function createStockService({
       if (after === undefined) fields.add('page_token', 'must come from the page before');
       throwIfWrong(fields);
       const max = pageSize || pageSizeDefault;
-      const found = await listSkus(pool, { after: after ?? 0n, max: max + 1 }, deadline);
+      const found = await skuReads.list({ after: after ?? 0n, max: max + 1 }, deadline);
       const page = found.slice(0, max);
       const last = page.at(-1);
       return {
         skus: page.map(skuMessage),
         nextPageToken: found.length > max && last ? writePageToken(last.skuId) : '',
-        serverTime: await readDatabaseTime(pool, deadline),
+        serverTime: new Date(time.nowMs() ?? Date.now()),
       };
     },
   });
@@ -118,6 +119,21 @@ async function reserve(
     at += 1;
     return { outcome: outcomes[at - 1] as Outcome };
   });
+}
+
+/** One order whose rows are locked must not cost the others their answers. */
+async function release(
+  moves: readonly OrderMove[],
+  releaseStock: ReleaseStock,
+  deadline: Deadline,
+): Promise<ReleaseStockResponse> {
+  try {
+    const releasedUnits = await releaseStock.release(moves, { forgetRequests: true }, deadline);
+    return { releasedUnits, lockedOrderIds: [] };
+  } catch (error) {
+    if (!(error instanceof HoldsBusy)) throw error;
+    return { releasedUnits: [...error.units], lockedOrderIds: [...error.orderIds] };
+  }
 }
 
 function checkReleases(releases: readonly StockRelease[]): void {

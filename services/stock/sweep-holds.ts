@@ -1,29 +1,36 @@
 import { randomUUID } from 'node:crypto';
 import { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
+import type { JudgedTime } from '../runtime/judged-time.ts';
 import type { Log } from '../runtime/log.ts';
 import { type Loop, startLoop } from '../runtime/loop.ts';
-import { lockWaitTimeoutErrno, mysqlErrno, type Pool } from '../runtime/mysql.ts';
+import { isLockWait, type Pool } from '../runtime/mysql.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import {
   claimSweep,
-  heldOrders,
   moveSweepCursor,
   raiseWatermark,
+  readSweepPage,
   releaseSweep,
 } from './ledger-sweep.ts';
 import { orderIdTimeMs } from './order-clock.ts';
 import type { OrderGateway, Resolution } from './order-gateway.ts';
+import { releaseDead } from './release-dead.ts';
 import type { ReleaseStock } from './release-stock.ts';
 import type { StockMetrics } from './stock-metrics.ts';
+import { UndecidedOrders } from './undecided-orders.ts';
 
 const intervalMaxMs = 1_000;
-/** Orders asked for in one call, those still undecided among them. */
-const ordersMax = 5_000;
-/** Undecided orders remembered at once; with more of them the sweep waits for the order service. */
-const undecidedMax = 2_500;
-/** Orders released in one transaction. */
-const releaseMax = 500;
+/** New orders asked for in one call, and undecided ones beside them. */
+const ordersMax = 2_500;
+const undecidedAskedMax = 2_500;
+/** Undecided orders remembered: those of all users of a dead database for a minute at the highest rate. */
+const undecidedMax = 200_000;
+/** Rows that one statement reads, whatever their states. */
+const rowsMax = 20_000;
+/** Orders whose holds cannot be released that are remembered, and how many of them are tried in one round. */
+const setAsideMax = 1_000;
+const setAsideTried = 20;
 /** Calls in one round; a backlog goes on in the next. */
 const pagesMax = 100;
 const deadlineMs = 10_000;
@@ -31,8 +38,9 @@ const deadlineMs = 10_000;
 export interface SweepHoldsOptions {
   readonly pool: Pool;
   readonly order: OrderGateway;
-  readonly releaseStock: ReleaseStock;
+  readonly releaseStock: Pick<ReleaseStock, 'release'>;
   readonly settleAgeMs: number;
+  readonly time: JudgedTime;
   readonly metrics: StockMetrics;
   readonly log: Log;
 }
@@ -40,12 +48,14 @@ export interface SweepHoldsOptions {
 /**
  * Checks every hold once against the orders, when its order id is `settleAgeMs` old, and releases
  * those whose order does not exist. One process sweeps at a time, whichever comes first; the stored
- * cursor passes only what is decided, so the next one goes on where the last one stopped. What happens
+ * cursor passes only what is decided, so the next one goes on where the last one stopped. Orders that
+ * cannot be decided now, such as those of a database that is away, hold up no others. What happens
  * to an order later comes as an event, and recheck-holds.ts looks for events that were lost.
  */
 export function startSweepHolds(options: SweepHoldsOptions): Loop {
   const { settleAgeMs, log } = options;
   const sweep = new Sweep(options);
+  options.metrics.sweepLag.ms = () => sweep.lagMs();
   return startLoop({
     name: 'sweep-holds',
     intervalMs: Math.min(intervalMaxMs, settleAgeMs / 4),
@@ -57,26 +67,38 @@ export function startSweepHolds(options: SweepHoldsOptions): Loop {
 class Sweep {
   readonly #options: SweepHoldsOptions;
   readonly #owner = randomUUID();
+  readonly #undecided = new UndecidedOrders(undecidedMax);
+  /** Orders whose holds the ledger refuses to release; recheck-holds.ts knows them too. */
+  readonly #setAside = new Set<bigint>();
   /** The cursor as this process stored it; another value means that somebody else swept meanwhile. */
   #stored: bigint | undefined;
+  /** The cursor as it was last seen, whoever swept. */
+  #seen: bigint | undefined;
   /** Up to where this process has asked, undecided orders left behind. */
   #position = 0n;
-  #undecided: bigint[] = [];
 
   constructor(options: SweepHoldsOptions) {
     this.#options = options;
   }
 
+  /** How far the check is behind the age at which it is due; it grows while nobody sweeps. */
+  lagMs(): number {
+    const nowMs = this.#options.time.nowMs();
+    if (this.#seen === undefined || nowMs === undefined) return 0;
+    return Math.max(0, nowMs - this.#options.settleAgeMs - orderIdTimeMs(this.#seen));
+  }
+
   /** One turn. The claim is given up behind it, so that a process which hangs holds nobody up for long. */
   async round(signal: AbortSignal): Promise<void> {
     const { pool } = this.#options;
-    const cursor = await claimSweep(pool, this.#owner, Deadline.after(deadlineMs));
-    if (cursor === undefined) return;
+    const { cursor, ours } = await claimSweep(pool, this.#owner, Deadline.after(deadlineMs));
+    this.#seen = cursor;
+    if (!ours) return;
     // Another process swept meanwhile: what is remembered here may be behind it.
     if (cursor !== this.#stored) {
       this.#stored = cursor;
       this.#position = cursor;
-      this.#undecided = [];
+      this.#undecided.clear();
     }
     try {
       await this.#sweep(signal);
@@ -86,46 +108,78 @@ class Sweep {
   }
 
   async #sweep(signal: AbortSignal): Promise<void> {
-    const { pool, settleAgeMs, metrics } = this.#options;
+    const { pool, settleAgeMs: ageMs, time, metrics, log } = this.#options;
+    const nowMs = time.nowMs();
+    if (nowMs === undefined) throw new Refusal('DEPENDENCY_DOWN', 'The clocks disagree');
     if (failpoints.on) await failpoints.hit('stock.before_watermark');
-    const watermark = await raiseWatermark(pool, settleAgeMs, Deadline.after(deadlineMs));
+    const raised = await raiseWatermark(pool, { nowMs, ageMs }, Deadline.after(deadlineMs));
+    if (raised.repaired) {
+      log.error(
+        'the watermark was in the future, raised by a clock that was wrong: it is set back',
+      );
+      this.#stored = undefined;
+      return;
+    }
+    const { orderId: watermark } = raised;
     if (failpoints.on) await failpoints.hit('stock.after_watermark', { watermark });
     for (let page = 0; page < pagesMax && !signal.aborted; page += 1) {
       const more = await this.#page(watermark);
-      const behindMs = orderIdTimeMs(watermark) - orderIdTimeMs(this.#stored ?? 0n);
-      metrics.sweepLagSeconds.set(Math.max(0, behindMs) / 1_000);
-      metrics.sweepUndecided.set(this.#undecided.length);
-      if (!more) return;
+      metrics.sweepUndecided.set(this.#undecided.count);
+      if (!more) break;
     }
+    await this.#release([...this.#setAside].slice(0, setAsideTried));
+    metrics.holdsSetAside.set(this.#setAside.size);
   }
 
-  /** Decides one page; whether there is more to ask for now. */
+  /** Decides one page, and some of what is undecided; whether there is more to look at now. */
   async #page(watermark: bigint): Promise<boolean> {
     const { pool } = this.#options;
     const deadline = Deadline.after(deadlineMs);
-    const max = this.#undecided.length >= undecidedMax ? 0 : ordersMax - this.#undecided.length;
-    const range = { after: this.#position, until: watermark, max };
-    const fresh = max > 0 ? await heldOrders(pool, range, deadline) : [];
-    const asked = [...this.#undecided, ...fresh];
+    const again = this.#undecided.next(undecidedAskedMax);
+    const range = { after: this.#position, until: watermark };
+    const page = this.#undecided.full
+      ? { orderIds: [], last: this.#position }
+      : await readSweepPage(pool, range, { rowsMax, ordersMax }, deadline);
+    const asked = [...again, ...page.orderIds];
     const resolutions = asked.length > 0 ? await this.#resolve(asked, deadline) : [];
-    const kept = await this.#release(asked.filter((_, index) => resolutions[index] === 'DEAD'));
-    this.#undecided = asked.filter((orderId, index) => {
-      return resolutions[index] === 'UNDECIDED' || kept.has(orderId);
-    });
-    const full = max > 0 && fresh.length === max;
-    if (max > 0) this.#position = full ? (fresh.at(-1) as bigint) : watermark;
+    const of = (wanted: Resolution): bigint[] =>
+      asked.filter((_, index) => resolutions[index] === wanted);
+    const kept = await this.#release(of('DEAD'));
+    this.#undecided.update(again, [...of('UNDECIDED'), ...kept]);
+    if (page.last > this.#position) this.#position = page.last;
 
-    const oldest = this.#undecided[0];
+    const { oldest } = this.#undecided;
     const cursor = oldest === undefined ? this.#position : oldest - 1n;
-    if (this.#stored === undefined || cursor > this.#stored) {
-      const ours = await moveSweepCursor(pool, this.#owner, cursor, Deadline.after(deadlineMs));
-      if (!ours) {
-        this.#forget();
-        return false;
+    if (!(await this.#store(cursor))) return false;
+    return this.#position < watermark && !this.#undecided.full;
+  }
+
+  /** Answers the orders that are to be asked for again; those that the ledger refuses are set aside. */
+  async #release(orderIds: readonly bigint[]): Promise<ReadonlySet<bigint>> {
+    const { again, failed } = await releaseDead(this.#options, orderIds);
+    for (const orderId of orderIds) if (!failed.has(orderId)) this.#setAside.delete(orderId);
+    for (const [orderId, err] of failed) {
+      const isNew = !this.#setAside.delete(orderId);
+      if (isNew) {
+        const { log } = this.#options;
+        log.error({ err, orderId: String(orderId) }, 'a hold cannot be released: it is set aside');
       }
-      this.#stored = cursor;
+      // Behind the others, so that all of them have their turn.
+      if (this.#setAside.size < setAsideMax) this.#setAside.add(orderId);
     }
-    return full;
+    return again;
+  }
+
+  /** Answers whether this process may go on. */
+  async #store(cursor: bigint): Promise<boolean> {
+    const from = this.#stored;
+    if (from === undefined || cursor <= from) return from !== undefined;
+    const move = { from, to: cursor };
+    const deadline = Deadline.after(deadlineMs);
+    const ours = await moveSweepCursor(this.#options.pool, this.#owner, move, deadline);
+    this.#stored = ours ? cursor : undefined;
+    if (ours) this.#seen = cursor;
+    return ours;
   }
 
   async #resolve(orderIds: readonly bigint[], deadline: Deadline): Promise<Resolution[]> {
@@ -134,56 +188,9 @@ class Sweep {
     if (failpoints.on) await failpoints.hit('stock.after_resolve', { orderIds });
     return resolutions;
   }
-
-  /** Answers the orders whose holds stay, for one that cannot be released must not keep the others. */
-  async #release(orderIds: readonly bigint[]): Promise<ReadonlySet<bigint>> {
-    const kept = new Set<bigint>();
-    for (let from = 0; from < orderIds.length; from += releaseMax) {
-      const chunk = orderIds.slice(from, from + releaseMax);
-      try {
-        await this.#releaseChunk(chunk);
-      } catch (error) {
-        if (isPassing(error)) throw error;
-        for (const orderId of chunk) if (!(await this.#isReleased(orderId))) kept.add(orderId);
-      }
-    }
-    return kept;
-  }
-
-  async #isReleased(orderId: bigint): Promise<boolean> {
-    try {
-      await this.#releaseChunk([orderId]);
-      return true;
-    } catch (error) {
-      if (isPassing(error)) throw error;
-      const again = this.#undecided.includes(orderId);
-      const { log } = this.#options;
-      if (!again) log.error({ err: error, orderId: String(orderId) }, 'a hold cannot be released');
-      return false;
-    }
-  }
-
-  async #releaseChunk(orderIds: readonly bigint[]): Promise<void> {
-    const { releaseStock, log } = this.#options;
-    const moves = orderIds.map((orderId) => {
-      return { orderId, move: 'RELEASE', fenceSkuIds: [], userId: 0n, requestId: '' } as const;
-    });
-    const released = await releaseStock.release(
-      moves,
-      { forgetRequests: true },
-      Deadline.after(deadlineMs),
-    );
-    const count = released.filter((units) => units > 0n).length;
-    if (count > 0) log.info({ orders: count }, 'holds without an order were released');
-  }
-
-  #forget(): void {
-    this.#stored = undefined;
-    this.#undecided = [];
-  }
 }
 
 /** What says nothing about the orders: the ledger is away or busy, and the next round tries again. */
 export function isPassing(error: unknown): boolean {
-  return error instanceof Refusal || mysqlErrno(error) === lockWaitTimeoutErrno;
+  return error instanceof Refusal || isLockWait(error);
 }

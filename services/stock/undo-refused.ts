@@ -28,7 +28,7 @@ export function createUndoRefused({
   creditFenced,
   log,
 }: {
-  readonly fences: Batcher<readonly FenceEntry[], HoldState[]>;
+  readonly fences: Batcher<readonly FenceEntry[], (HoldState | undefined)[]>;
   readonly creditFenced: CreditFenced;
   readonly log: Log;
 }): UndoRefused {
@@ -59,7 +59,9 @@ export function createUndoRefused({
       for (const [line, entry] of lines.entries()) {
         if (found[line] === holdState.FENCED) barred.push(entry);
       }
-      if (found.some(isOwned)) return 'HELD';
+      // The settling loop bars what could not be barred now, and credits it.
+      if (found.some((state) => state === undefined)) return undefined;
+      if (found.some((state) => state !== undefined && isOwned(state))) return 'HELD';
       return found.every((state) => state === holdState.FENCED) ? 'UNDONE' : 'DEAD';
     });
     await creditFenced(barred);

@@ -1,11 +1,18 @@
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
+import { createBreaker } from '../../services/runtime/breaker.ts';
+import { Deadline } from '../../services/runtime/deadline.ts';
+import { createLog } from '../../services/runtime/log.ts';
+import { Gate } from '../../services/stock/gate.ts';
+import { knownFlag, reserveAnswer } from '../../services/stock/gate-scripts.ts';
 import { skuKeys } from '../../services/stock/redis-keys.ts';
 import { install, nextSku, order, reserve, startGate } from './support.ts';
 
 const under = await startGate();
 after(() => under.close());
+const { gate } = under;
 const { redis } = under.connection;
+const log = createLog('test', 'silent');
 
 async function availableAt(skuId: bigint): Promise<string | null> {
   return await redis.get(skuKeys(skuId).avail);
@@ -177,7 +184,7 @@ test('the limit counts what the user has, in units, also within one batch', asyn
   assert.deepEqual(await reserve(under, skuId, batch), [
     ...['ADMITTED', 'known LIMIT', 'ADMITTED', 'known LIMIT', 'LIMIT', 'ADMITTED'],
   ]);
-  assert.deepEqual(await redis.hgetall(skuKeys(skuId).buyers), { 1: '5', 2: '5', 3: '5' });
+  assert.deepEqual(await redis.hgetall(skuKeys(skuId).buyers), { 0: '0', 1: '5', 2: '5', 3: '5' });
 });
 
 test('stock runs out in the order of the batch, and a smaller order may still fit', async () => {
@@ -226,4 +233,85 @@ test('scripts that Redis has forgotten are sent again', async () => {
   await install(under, skuId, 10n);
   await redis.script('FLUSH');
   assert.deepEqual(await reserve(under, skuId, [order(skuId)]), ['ADMITTED']);
+});
+
+test('asked only, it answers each entry as if it came alone and changes nothing', async () => {
+  const skuId = nextSku();
+  await install(under, skuId, 3n, { limitPerUser: 3, currency: 'EUR' });
+  const [before, first, second, large] = [
+    order(skuId),
+    order(skuId, { userId: 2n, quantity: 2 }),
+    order(skuId, { userId: 3n, quantity: 2 }),
+    order(skuId, { userId: 4n, quantity: 3 }),
+  ];
+  await reserve(under, skuId, [before]);
+  const keys = skuKeys(skuId);
+  const stateOf = async () => [
+    await redis.get(keys.avail),
+    await redis.hgetall(keys.buyers),
+    await redis.zrange(keys.pending, '0', '-1'),
+    await redis.hgetall(keys.entries),
+    await redis.keys(`${keys.requests}*`),
+  ];
+  const untouched = await stateOf();
+  const copy = { ...before, orderId: before.orderId + 5_000n };
+  const limited = order(skuId, { quantity: 3 });
+  const entries = [before, copy, first, second, large, limited].map((reservation) => {
+    return { reservation, line: 0 };
+  });
+  const reply = await under.gate.reserve(skuId, entries, Deadline.after(20_000), 'ask');
+  assert.deepEqual(reply, {
+    ...{ kind: 'DECIDED', epoch: 1, currency: 'EUR' },
+    answers: [
+      reserveAnswer.ADMITTED_BEFORE,
+      String(before.orderId),
+      reserveAnswer.ADMITTED,
+      reserveAnswer.ADMITTED,
+      reserveAnswer.SOLD_OUT,
+      reserveAnswer.LIMIT + knownFlag,
+    ],
+  });
+  assert.deepEqual(await stateOf(), untouched);
+});
+
+test('a gate whose buyers were lost is not loaded: nobody knows who has reached the limit', async () => {
+  const skuId = nextSku();
+  await install(under, skuId, 10n, { limitPerUser: 1 });
+  const taken = order(skuId);
+  assert.deepEqual(await reserve(under, skuId, [taken]), ['ADMITTED']);
+  await redis.unlink(skuKeys(skuId).buyers);
+  assert.deepEqual(await reserve(under, skuId, [order(skuId)]), ['GATE_NOT_LOADED']);
+  await gate.release(skuId, 1n, [{ orderId: taken.orderId, userId: 1n, units: 1 }]);
+  assert.deepEqual(await reserve(under, skuId, [order(skuId)]), ['GATE_NOT_LOADED']);
+});
+
+/** The gate over a connection whose clock is read as the test says. */
+function gateWith(clock: Partial<Record<'redisNowMs' | 'notBeforeMs' | 'correctionMs', number>>) {
+  const read = Object.entries(clock).map(([name, ms]) => [name, { value: () => ms }] as const);
+  const connection = Object.create(under.connection, Object.fromEntries(read));
+  return { gate: new Gate(connection, createBreaker({ name: 'gate', log }), 20_000) };
+}
+
+test('a command that comes before it was sent meets a clock that was set back, and does nothing', async () => {
+  const skuId = nextSku();
+  await install(under, skuId, 10n);
+  const aheadMs = Math.floor(under.connection.redisNowMs()) + 600_000;
+  const late = gateWith({ redisNowMs: aheadMs, notBeforeMs: aheadMs - 1_000 });
+  assert.deepEqual(await reserve(late, skuId, [order(skuId)]), ['EXPIRED']);
+  assert.deepEqual(await reserve(under, skuId, [order(skuId)]), ['ADMITTED']);
+});
+
+test('the window goes by the time that the clocks agree on, and so does what is pending', async () => {
+  const skuId = nextSku();
+  const nowMs = Math.floor(under.connection.redisNowMs());
+  await install(under, skuId, 10n, { openMs: nowMs - 60_000, closeMs: nowMs + 60_000 });
+  const slow = gateWith({ correctionMs: 600_000 });
+  assert.deepEqual(await reserve(slow, skuId, [order(skuId)]), ['ENDED']);
+  const fast = gateWith({ correctionMs: -600_000 });
+  assert.deepEqual(await reserve(fast, skuId, [order(skuId)]), ['NOT_STARTED']);
+  const admitted = order(skuId);
+  const little = gateWith({ correctionMs: 30_000 });
+  assert.deepEqual(await reserve(little, skuId, [admitted]), ['ADMITTED']);
+  const [, score] = await redis.zrange(skuKeys(skuId).pending, '0', '0', 'WITHSCORES');
+  assert(Number(score) >= nowMs + 30_000);
 });

@@ -12,9 +12,11 @@ const { redis } = under.connection;
 
 async function stateOf(skuId: bigint): Promise<Record<string, unknown>> {
   const keys = skuKeys(skuId);
+  // Field 0 is no buyer; every installed gate has it.
+  const { 0: _, ...buyers } = await redis.hgetall(keys.buyers);
   return {
     available: await redis.get(keys.avail),
-    buyers: await redis.hgetall(keys.buyers),
+    buyers,
     pending: await redis.zcard(keys.pending),
     entries: await redis.hlen(keys.entries),
   };

@@ -7,6 +7,7 @@ import { startRedis } from '../../deploy/local/redis.ts';
 import type { StockReservation } from '../../gen/sluice/stock/v1/stock_service.ts';
 import { createBreaker } from '../../services/runtime/breaker.ts';
 import { Deadline } from '../../services/runtime/deadline.ts';
+import { JudgedTime } from '../../services/runtime/judged-time.ts';
 import { createLog } from '../../services/runtime/log.ts';
 import { type ClosedGate, Gate, type GateSettings } from '../../services/stock/gate.ts';
 import { connectGate, type GateConnection } from '../../services/stock/gate-connection.ts';
@@ -30,7 +31,8 @@ export async function startGate(): Promise<GateUnderTest> {
   const port = await freePort();
   let server = await startRedis({ dir, port });
   const log = createLog('test', 'silent');
-  const connection = connectGate({ url: server.url, commandTimeoutMs: timeoutMs, log });
+  const time = new JudgedTime();
+  const connection = connectGate({ url: server.url, commandTimeoutMs: timeoutMs, time, log });
   const breaker = createBreaker({ name: 'gate', log });
   await eventually(() => connection.connected, 'Redis is connected');
   return {

@@ -26,6 +26,7 @@ const skus = new Map(
   ].map((sku) => [sku.skuId, sku]),
 );
 const watermark = 1_000n;
+const busy: ReadonlySet<bigint> = new Set();
 
 function posted({ lines, orderId = 2_000n, epochs }: Case): PostedOrder {
   const reservation = {
@@ -171,7 +172,7 @@ for (const each of cases) {
     const holds = each.holds
       ? new Map([[orderId, each.holds.map((more) => hold(orderId, more))]])
       : new Map();
-    const decision = decidePost([order], { watermark, skus, holds });
+    const decision = decidePost([order], { watermark, skus, busy, holds });
     assert.deepEqual(decision.results.map(told), [each.expected]);
     const isNew = each.expected.startsWith('reserved');
     assert.deepEqual(decision.inserts, isNew ? [0] : [], 'only new orders are inserted');
@@ -181,7 +182,7 @@ for (const each of cases) {
 }
 
 test('the orders of a batch share what is there, in their order, each wholly or not at all', () => {
-  const state: PostState = { watermark, skus, holds: new Map() };
+  const state: PostState = { watermark, skus, busy, holds: new Map() };
   const orders = [
     posted({ name: '', expected: '', orderId: 2_001n, lines: [[1n, 4]] }),
     posted({
@@ -218,10 +219,41 @@ test('the orders of a batch share what is there, in their order, each wholly or 
   );
 });
 
+test('an order of a SKU whose row is locked is left as it is, whatever it has, and takes nothing from the others', () => {
+  const state: PostState = {
+    ...{
+      watermark,
+      skus: new Map([[1n, skus.get(1n) as NonNullable<ReturnType<typeof skus.get>>]]),
+    },
+    busy: new Set([2n]),
+    holds: new Map([[2_003n, [hold(2_003n, { skuId: 2n, state: holdState.HELD })]]]),
+  };
+  const orders = [
+    posted({ name: '', expected: '', orderId: 2_001n, lines: [[1n, 3]] }),
+    posted({
+      name: '',
+      expected: '',
+      orderId: 2_002n,
+      lines: [
+        [1n, 2],
+        [2n, 1],
+      ],
+    }),
+    posted({ name: '', expected: '', orderId: 2_003n, lines: [[2n, 1]] }),
+    posted({ name: '', expected: '', orderId: 2_004n, lines: [[1n, 2]] }),
+  ];
+  const { results, inserts } = decidePost(orders, state);
+  assert.deepEqual(
+    results.map(({ kind }) => kind),
+    ['RESERVED', 'BUSY', 'BUSY', 'RESERVED'],
+  );
+  assert.deepEqual(inserts, [0, 3]);
+});
+
 test('copies of one order in a batch are inserted once, and a stranger under its id is told so', () => {
   const order = posted({ name: '', expected: '', lines: [[1n, 1]] });
   const stranger = { ...order, reservation: { ...order.reservation, userId: 8n } };
-  const state: PostState = { watermark, skus, holds: new Map() };
+  const state: PostState = { watermark, skus, busy, holds: new Map() };
   const { results, inserts } = decidePost([order, order, stranger], state);
   assert.deepEqual(results.map(told), [
     'reserved at 100 USD',

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { freePort } from '../../deploy/local/port.ts';
 import { startRedis } from '../../deploy/local/redis.ts';
+import { JudgedTime } from '../../services/runtime/judged-time.ts';
 import { createLog } from '../../services/runtime/log.ts';
 import {
   connectGate,
@@ -45,11 +46,12 @@ after(async () => {
   rmSync(dir, { recursive: true, force: true });
 });
 
-function connectSlowly(commandTimeoutMs: number, sampleMs?: number): GateConnection {
+function connectSlowly(commandTimeoutMs: number, lookMs?: number): GateConnection {
   const { port } = slow.address() as AddressInfo;
   const log = createLog('test', 'silent');
   const url = `redis://127.0.0.1:${port}`;
-  return connectGate({ url, commandTimeoutMs, log, ...(sampleMs && { sampleMs }) });
+  const time = new JudgedTime();
+  return connectGate({ url, commandTimeoutMs, time, log, ...(lookMs && { lookMs }) });
 }
 
 test('a server that was too slow to tell its time is asked again soon', async () => {

@@ -5,7 +5,7 @@ import { Deadline } from '../../services/runtime/deadline.ts';
 import { moveHolds } from '../../services/stock/ledger-moves.ts';
 import { eventually } from '../support/eventually.ts';
 import { runSeed, seededRandom } from '../support/workload.ts';
-import { atRest, newSku, reservation, startStockSystem } from './support.ts';
+import { atRest, newSku, noBusySkus, reservation, startStockSystem } from './support.ts';
 
 const system = await startStockSystem('load');
 const copy = await system.startCopy();
@@ -76,7 +76,7 @@ test(
         const move = random(2) === 0 ? 'SELL' : 'RELEASE';
         return { orderId, move, fenceSkuIds: [], userId: 0n, requestId: '' } as const;
       });
-      if (moves.length > 0) await moveHolds(system.pool, moves, Deadline.after(30_000));
+      if (moves.length > 0) await moveHolds(system.pool, noBusySkus, moves, Deadline.after(30_000));
     }
 
     async function operate(): Promise<void> {

@@ -6,15 +6,21 @@ import { Deadline } from '../../services/runtime/deadline.ts';
 import { failpoints } from '../../services/runtime/failpoints.ts';
 import { createLog } from '../../services/runtime/log.ts';
 import { createMetrics } from '../../services/runtime/metrics.ts';
-import { createPool, type Pool } from '../../services/runtime/mysql.ts';
 import { createFollowOrders, decodeOrderEvent } from '../../services/stock/follow-orders.ts';
 import type { Gate } from '../../services/stock/gate.ts';
 import { moveHolds, type OrderMove } from '../../services/stock/ledger-moves.ts';
 import { createReleaseStock } from '../../services/stock/release-stock.ts';
 import { createStockMetrics } from '../../services/stock/stock-metrics.ts';
-import { eventually } from '../support/eventually.ts';
-import { mysqlUrl } from '../support/servers.ts';
-import { atRest, holdsOf, newSku, reservation, reserve, startStockSystem } from './support.ts';
+import { lockRows } from '../support/locked-rows.ts';
+import {
+  atRest,
+  holdsOf,
+  newSku,
+  noBusySkus,
+  reservation,
+  reserve,
+  startStockSystem,
+} from './support.ts';
 
 const system = await startStockSystem('release');
 after(() => system.close());
@@ -96,7 +102,8 @@ function releasesWith(gate: Partial<Gate>) {
   const metrics = createStockMetrics(createMetrics('test'));
   const creditFenced = async (): Promise<void> => {};
   const { pool } = system;
-  return createReleaseStock({ pool, gate: gate as Gate, creditFenced, metrics, log });
+  const busySkus = noBusySkus;
+  return createReleaseStock({ pool, busySkus, gate: gate as Gate, creditFenced, metrics, log });
 }
 
 test('a credit that the gate did not answer is not sent again, and heals by itself', async () => {
@@ -110,63 +117,94 @@ test('a credit that the gate did not answer is not sent again, and heals by itse
       return Promise.reject(new Error('no answer'));
     },
   });
-  const move: OrderMove = {
-    ...{ orderId: order.orderId, move: 'RELEASE', fenceSkuIds: [] },
-    ...{ userId: 0n, requestId: '' },
-  };
+  const move = moveOf(order.orderId);
   const options = { forgetRequests: false };
   assert.deepEqual(await releases.release([move], options, Deadline.after(30_000)), [1n]);
   assert.equal(calls, 1);
   assert.equal(await atRest(system, skuId), 5, 'the contradiction was healed');
 });
 
-test('a move that waits for a hold keeps no buyer waiting: the SKU is locked for the figures alone', async () => {
-  const skuId = await newSku(system, 5n);
-  const order = reservation([skuId]);
-  await reserve(system, order);
-  const { orderId } = order;
-  const other = await system.pool.getConnection();
-  // The move must wait for as long as this takes, on a machine that stands still as well.
-  await other.query('SET SESSION idle_transaction_timeout = 60');
-  const patient = await patientPool();
-  await other.query('START TRANSACTION');
-  await other.query('SELECT state FROM stock_holds WHERE order_id = ? FOR UPDATE', [orderId]);
-  const move: OrderMove = {
-    ...{ orderId, move: 'SELL', fenceSkuIds: [], userId: 0n, requestId: '' },
-  };
-  let isMoved = false;
-  const moving = moveHolds(patient, [move], Deadline.after(60_000)).then(() => {
-    isMoved = true;
-  });
-  try {
-    // The server shows its transactions anew only to who has not looked for 100 ms.
-    await eventually(isSomebodyWaiting, 'the move waits for the hold', { everyMs: 200 });
-    assert.equal((await reserve(system, reservation([skuId]))).$case, 'reserved');
-    assert.equal(isMoved, false, 'the buyer did not wait for the move');
-  } finally {
-    await other.query('COMMIT');
-    other.destroy();
-    await moving.finally(() => patient.end());
-  }
-  assert.deepEqual(await figures(skuId), [3n, 1n, 1n]);
+const moveOf = (orderId: bigint, more: Partial<OrderMove> = {}): OrderMove => ({
+  ...{ orderId, move: 'RELEASE', fenceSkuIds: [], userId: 0n, requestId: '' },
+  ...more,
 });
 
-/** A pool of one connection that waits for locks for a minute instead of a second. */
-async function patientPool(): Promise<Pool> {
+async function databaseName(): Promise<string> {
   const [rows] = await system.pool.query('SELECT DATABASE() AS name');
-  const [{ name: database }] = rows as [{ name: string }];
-  const options = { database, connectionsMax: 1, multipleStatements: true };
-  const pool = createPool(mysqlUrl, options);
-  await pool.query('SET SESSION innodb_lock_wait_timeout = 60');
-  return pool;
+  return (rows as [{ name: string }])[0].name;
 }
 
-async function isSomebodyWaiting(): Promise<boolean> {
-  const [rows] = await system.pool.query(
-    "SELECT trx_id FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'",
-  );
-  return (rows as unknown[]).length > 0;
+const lockedThings = [
+  {
+    name: "a hold's row",
+    sql: (orderId: bigint) =>
+      `SELECT state FROM stock_holds WHERE order_id = ${orderId} FOR UPDATE`,
+  },
+  {
+    name: "a SKU's row",
+    sql: (_: bigint, skuId: bigint) => `SELECT title FROM skus WHERE sku_id = ${skuId} FOR UPDATE`,
+  },
+];
+for (const { name, sql } of lockedThings) {
+  for (const fences of [false, true]) {
+    const how = fences ? 'moves that may fence' : 'moves';
+    test(`${how} pass over an order while another transaction keeps ${name} locked, and move the others`, async () => {
+      const [locked, free] = [await newSku(system, 5n), await newSku(system, 5n)];
+      const orders = [reservation([locked]), reservation([free]), reservation([locked, free])];
+      for (const order of orders) assert.equal((await reserve(system, order)).$case, 'reserved');
+      const [first, second, both] = orders as [
+        (typeof orders)[0],
+        (typeof orders)[0],
+        (typeof orders)[0],
+      ];
+      const holder = await lockRows(await databaseName(), [
+        sql(first.orderId, locked),
+        sql(both.orderId, locked),
+      ]);
+      const moves = orders.map(({ orderId, lines }) =>
+        moveOf(orderId, { fenceSkuIds: fences ? lines.map(({ skuId }) => skuId) : [] }),
+      );
+      const move = () => moveHolds(system.pool, noBusySkus, moves, Deadline.after(30_000));
+      try {
+        const { moved, busy } = await move();
+        assert.deepEqual([...busy].sort(), [first.orderId, both.orderId].sort());
+        assert.deepEqual(
+          moved.map(({ orderId }) => orderId),
+          [second.orderId],
+        );
+        assert.equal((await reserve(system, reservation([free]))).$case, 'reserved');
+      } finally {
+        await holder.release();
+      }
+      const { moved, busy } = await move();
+      assert.equal(busy.size, 0);
+      assert.equal(moved.length, 3, 'two lines and one');
+    });
+  }
 }
+
+test('a release names the orders that are locked, and gives the others back', async () => {
+  const [locked, free] = [await newSku(system, 5n), await newSku(system, 5n)];
+  const orders = [reservation([locked]), reservation([free])];
+  for (const order of orders) await reserve(system, order);
+  const releases = orders.map(({ orderId, userId, requestId, lines }) => ({
+    ...{ orderId, userId, requestId },
+    skuIds: lines.map(({ skuId }) => skuId),
+  }));
+  const holder = await lockRows(await databaseName(), [
+    `SELECT title FROM skus WHERE sku_id = ${locked} FOR UPDATE`,
+  ]);
+  try {
+    const answer = await system.stock.releaseStock({ releases });
+    assert.deepEqual(answer.releasedUnits, [0n, 1n]);
+    assert.deepEqual(answer.lockedOrderIds, [orders[0]?.orderId]);
+  } finally {
+    await holder.release();
+  }
+  const answer = await system.stock.releaseStock({ releases });
+  assert.deepEqual(answer.releasedUnits, [1n, 0n]);
+  assert.deepEqual(answer.lockedOrderIds, []);
+});
 
 test('order events sell, release and restock; repeated and disordered they do the same', async () => {
   const skuId = await newSku(system, 9n);
@@ -248,7 +286,7 @@ test('releases and payments of one order at the same time leave exactly one effe
     orders.map(({ orderId }) => ({ orderId, move, fenceSkuIds: [], userId: 0n, requestId: '' }));
   const both = await Promise.all(
     (['RELEASE', 'SELL'] as const).map((move) =>
-      moveHolds(system.pool, moves(move), Deadline.after(30_000)),
+      moveHolds(system.pool, noBusySkus, moves(move), Deadline.after(30_000)),
     ),
   );
   assert.equal(

@@ -25,6 +25,7 @@ import { createPool, type Pool } from '../../services/runtime/mysql.ts';
 import { createTokens } from '../../services/runtime/tokens.ts';
 import { compose } from '../../services/stock/compose.ts';
 import { readConfig } from '../../services/stock/config.ts';
+import type { KnownBusySkus } from '../../services/stock/ledger-locks.ts';
 import { firstOrderIdAt } from '../../services/stock/order-clock.ts';
 import type { Resolution } from '../../services/stock/order-gateway.ts';
 import { dropDatabases } from '../support/databases.ts';
@@ -64,6 +65,14 @@ export interface StockSystem {
   close(): Promise<void>;
 }
 
+/** Nothing is known to be busy, and nothing is remembered. */
+export const noBusySkus: KnownBusySkus = {
+  among: () => new Set(),
+  note: () => undefined,
+  took: () => undefined,
+  lockWaitMs: () => 500,
+};
+
 export interface StockClients {
   readonly stock: StockServiceClient;
   readonly admin: StockAdminServiceClient;
@@ -89,6 +98,8 @@ export async function startStockSystem(
     SLUICE_REDIS_URL: redisServer.url,
     SLUICE_REDIS_TIMEOUT_MS: String(redisTimeoutMs),
     SLUICE_DATABASE_PREFIX: prefix,
+    // Tests hold transactions at failpoints for longer than a process may.
+    SLUICE_MYSQL_REST_SECONDS: '60',
     SLUICE_STOCK_PORT: '0',
     SLUICE_STOCK_METRICS_PORT: '0',
     SLUICE_DEMO: '1',

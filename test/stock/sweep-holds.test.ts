@@ -86,12 +86,14 @@ test('a hold that cannot be released keeps no other held, and is released when i
       'the order behind is released',
     );
     assert.deepEqual(await holdsOf(system.pool, stuck.orderId), [`${broken}:1`]);
-    assert((await cursor()) < stuck.orderId, 'it is not forgotten');
+    await untilPassed(dead.orderId);
   } finally {
     await breakRow(system.pool, 'UPDATE skus SET sold = sold - 1 WHERE sku_id = ?', [broken]);
   }
-  await untilPassed(dead.orderId);
-  assert.deepEqual(await holdsOf(system.pool, stuck.orderId), [`${broken}:3`]);
+  await eventually(
+    async () => (await holdsOf(system.pool, stuck.orderId))[0] === `${broken}:3`,
+    'it is not forgotten',
+  );
   for (const each of [broken, skuId]) assert.equal(await atRest(system, each), 10);
 });
 
@@ -106,31 +108,66 @@ test('an order posted at or below the watermark is dead', async () => {
   assert.deepEqual(await holdsOf(system.pool, late.orderId), [`${skuId}:5`]);
 });
 
-test('the watermark waits for a post under way, whose hold is then asked for', async () => {
-  const skuId = await newSku(system, 10n);
-  const order = reservation([skuId]);
-  system.orders.resolve = (orderId) => (orderId === order.orderId ? 'DEAD' : 'LIVE');
+/** Holds the next post at a failpoint. */
+function holdPostAt(place: string): { readonly reached: Promise<void>; release(): void } {
   let release = (): void => undefined;
   const released = new Promise<void>((resolve) => {
     release = resolve;
   });
-  failpoints.set('stock.before_post_commit', async () => {
-    failpoints.clear('stock.before_post_commit');
-    await released;
+  const reached = new Promise<void>((resolve) => {
+    failpoints.set(place, async () => {
+      failpoints.clear(place);
+      resolve();
+      await released;
+    });
   });
+  return { reached, release };
+}
+
+const isDue = (orderId: bigint): boolean =>
+  firstOrderIdAt(Date.now()) > orderId + (BigInt(shortSettleAgeMs + 500) << 22n);
+
+test('a hold that a post under way has inserted is asked for, and released once it is there', async () => {
+  const skuId = await newSku(system, 10n);
+  const [order, other] = [reservation([skuId]), reservation([await newSku(system, 10n)])];
+  system.orders.resolve = () => 'DEAD';
+  const post = holdPostAt('stock.before_post_commit');
   const slow = reserve(system, order);
-  const due = order.orderId + (BigInt(shortSettleAgeMs + 500) << 22n);
+  await post.reached;
   try {
-    await eventually(() => BigInt(firstOrderIdAt(Date.now())) > due, 'the order is due');
-    assert((await cursor()) < order.orderId);
+    assert.equal((await reserve(system, other)).$case, 'reserved');
+    await eventually(
+      async () => (await holdsOf(system.pool, other.orderId))[0]?.endsWith(':3'),
+      'the sweep goes on beside it',
+    );
+    await eventually(() => system.orders.asked.includes(order.orderId), 'it is asked for');
+    assert((await cursor()) < order.orderId, 'it is not passed');
   } finally {
-    release();
+    post.release();
   }
   assert.equal((await slow).$case, 'reserved');
   await eventually(
     async () => (await holdsOf(system.pool, order.orderId))[0] === `${skuId}:3`,
-    'the hold is asked for and released',
+    'the hold is released',
   );
+  assert.equal(await atRest(system, skuId), 10);
+});
+
+test('a post that inserts its holds behind the watermark is dead, whatever it had read before', async () => {
+  const skuId = await newSku(system, 10n);
+  const order = reservation([skuId]);
+  const post = holdPostAt('stock.in_post');
+  const slow = reserve(system, order);
+  await post.reached;
+  try {
+    await eventually(() => isDue(order.orderId), 'the order is due');
+    await untilPassed(order.orderId);
+  } finally {
+    post.release();
+  }
+  assert.equal((await slow).$case, 'dead');
+  assert.deepEqual(await holdsOf(system.pool, order.orderId), [`${skuId}:5`]);
+  assert.equal(await atRest(system, skuId), 10);
 });
 
 test('another process goes on where one has stopped sweeping', async () => {

@@ -74,6 +74,8 @@ export async function compose(
     SLUICE_KAFKA_TOPIC_PREFIX: `${prefix}.`,
     SLUICE_ORDER_SHARDS: `${orderShards.databases}x${orderShards.tables}`,
     SLUICE_DEMO: '1',
+    // Tests hold transactions at failpoints for longer than a process may.
+    SLUICE_MYSQL_REST_SECONDS: '60',
     SLUICE_LOG_LEVEL: process.env.SLUICE_LOG_LEVEL ?? 'silent',
     SLUICE_SETTLE_AGE_MS: String(settleAgeMs),
     ...env,

@@ -145,6 +145,11 @@ export interface StockRelease {
 export interface ReleaseStockResponse {
   /** Units credited per release, in the request's order; 0 where nothing was HELD. */
   releasedUnits: bigint[];
+  /**
+   * Orders that nothing was done of, because another transaction keeps their rows locked: ask for them
+   * again. Empty in almost all answers.
+   */
+  lockedOrderIds: bigint[];
 }
 
 /** SKUs to show. */
@@ -1532,7 +1537,7 @@ export const StockRelease: MessageFns<StockRelease> = {
 };
 
 function createBaseReleaseStockResponse(): ReleaseStockResponse {
-  return { releasedUnits: [] };
+  return { releasedUnits: [], lockedOrderIds: [] };
 }
 
 export const ReleaseStockResponse: MessageFns<ReleaseStockResponse> = {
@@ -1542,6 +1547,16 @@ export const ReleaseStockResponse: MessageFns<ReleaseStockResponse> = {
       for (const v of message.releasedUnits) {
         if (BigInt.asIntN(64, v) !== v) {
           throw new globalThis.Error("a value provided in array field releasedUnits of type int64 is too large");
+        }
+        writer.int64(v);
+      }
+      writer.join();
+    }
+    if (message.lockedOrderIds.length !== 0) {
+      writer.uint32(18).fork();
+      for (const v of message.lockedOrderIds) {
+        if (BigInt.asIntN(64, v) !== v) {
+          throw new globalThis.Error("a value provided in array field lockedOrderIds of type int64 is too large");
         }
         writer.int64(v);
       }
@@ -1581,6 +1596,24 @@ export const ReleaseStockResponse: MessageFns<ReleaseStockResponse> = {
 
             break;
           }
+          case 2: {
+            if (tag === 16) {
+              message.lockedOrderIds.push(reader.int64() as bigint);
+
+              continue;
+            }
+
+            if (tag === 18) {
+              const end2 = reader.uint32() + reader.pos;
+              while (reader.pos < end2) {
+                message.lockedOrderIds.push(reader.int64() as bigint);
+              }
+
+              continue;
+            }
+
+            break;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1600,6 +1633,11 @@ export const ReleaseStockResponse: MessageFns<ReleaseStockResponse> = {
         : globalThis.Array.isArray(object?.released_units)
         ? object.released_units.map((e: any) => BigInt(e))
         : [],
+      lockedOrderIds: globalThis.Array.isArray(object?.lockedOrderIds)
+        ? object.lockedOrderIds.map((e: any) => BigInt(e))
+        : globalThis.Array.isArray(object?.locked_order_ids)
+        ? object.locked_order_ids.map((e: any) => BigInt(e))
+        : [],
     };
   },
 
@@ -1607,6 +1645,9 @@ export const ReleaseStockResponse: MessageFns<ReleaseStockResponse> = {
     const obj: any = {};
     if (message.releasedUnits?.length) {
       obj.releasedUnits = message.releasedUnits.map((e) => e.toString());
+    }
+    if (message.lockedOrderIds?.length) {
+      obj.lockedOrderIds = message.lockedOrderIds.map((e) => e.toString());
     }
     return obj;
   },
@@ -1617,6 +1658,7 @@ export const ReleaseStockResponse: MessageFns<ReleaseStockResponse> = {
   fromPartial(object: DeepPartial<ReleaseStockResponse>): ReleaseStockResponse {
     const message = createBaseReleaseStockResponse();
     message.releasedUnits = object.releasedUnits?.map((e) => BigInt(e)) || [];
+    message.lockedOrderIds = object.lockedOrderIds?.map((e) => BigInt(e)) || [];
     return message;
   },
 };
