@@ -4,6 +4,8 @@ import { type Pool, query, transaction } from '../runtime/mysql.ts';
 
 /** How long a process keeps a turn without being heard of: longer than the turn may take. */
 const claimSeconds = 10;
+/** Longer than any rest: a time further ahead was written by a clock that has been set back since. */
+const dueSecondsMax = 400;
 
 /** Recent orders are compared often, older ones in slow passes. */
 export const catchUpWalks = { recent: 1, old: 2 } as const;
@@ -52,7 +54,10 @@ export async function claimTurn(
     const [rows] = await connection.query<RowDataPacket[]>(
       `SELECT walk, database_index, order_id, CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED) AS now_ms
        FROM catch_up_cursors
-       WHERE consumer = ? AND due_time <= NOW(3) AND (owner IS NULL OR owned_until < NOW(3))
+       WHERE consumer = ?
+         AND (due_time <= NOW(3) OR due_time > NOW(3) + INTERVAL ${dueSecondsMax} SECOND)
+         AND (owner IS NULL OR owned_until < NOW(3)
+           OR owned_until > NOW(3) + INTERVAL ${2 * claimSeconds} SECOND)
        ORDER BY due_time LIMIT 1 FOR UPDATE SKIP LOCKED`,
       [consumer],
     );

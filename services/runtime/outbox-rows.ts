@@ -26,6 +26,8 @@ export interface ClaimedRows {
 }
 
 const until = `NOW(3) + INTERVAL ${claimMs * 1_000} MICROSECOND`;
+/** A claim that ends later was made by a clock that has been set back since. */
+const farAhead = `NOW(3) + INTERVAL ${2 * claimMs * 1_000} MICROSECOND`;
 
 /** Takes the oldest rows that nobody has, in a transaction of its own. */
 export async function claimRows(pool: Pool): Promise<ClaimedRows> {
@@ -34,7 +36,8 @@ export async function claimRows(pool: Pool): Promise<ClaimedRows> {
   const found = await transaction(pool, { deadline }, async (connection) => {
     // Rows that other relays or open transactions hold are passed over instead of waited for.
     const [rows] = await connection.query<RowDataPacket[]>(
-      `SELECT id, payload, create_time FROM outbox WHERE owned_until IS NULL OR owned_until < NOW(3)
+      `SELECT id, payload, create_time FROM outbox
+       WHERE owned_until IS NULL OR owned_until < NOW(3) OR owned_until > ${farAhead}
        ORDER BY id LIMIT ${claimRowsMax} FOR UPDATE SKIP LOCKED`,
     );
     if (rows.length === 0) return rows;

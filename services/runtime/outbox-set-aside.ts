@@ -72,13 +72,14 @@ export async function setEventsAside(
   });
 }
 
-/** Takes rows whose time has come, the longest due first. */
+/** Takes rows whose time has come, the longest due first; also a time that only a wrong clock can have written. */
 export async function claimWaiting(pool: Pool): Promise<WaitingRow[]> {
   const deadline = Deadline.after(databaseMs);
   return await transaction(pool, { deadline }, async (connection) => {
     const [rows] = await connection.query<RowDataPacket[]>(
       `SELECT id, outbox_id, payload, create_time, attempts FROM outbox_set_aside
-       WHERE next_time <= NOW(3) ORDER BY next_time LIMIT ${triesMax} FOR UPDATE SKIP LOCKED`,
+       WHERE next_time <= NOW(3) OR next_time > NOW(3) + INTERVAL ${2 * againLastMs * 1_000} MICROSECOND
+       ORDER BY next_time LIMIT ${triesMax} FOR UPDATE SKIP LOCKED`,
     );
     if (rows.length === 0) return [];
     await connection.query(

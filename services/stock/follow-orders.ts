@@ -2,10 +2,10 @@ import { OrderEvent } from '../../gen/sluice/event/v1/order_event.ts';
 import { OrderStatus } from '../../gen/sluice/order/v1/order.ts';
 import { Batcher, type BatcherMetrics } from '../runtime/batcher.ts';
 import type { Deadline } from '../runtime/deadline.ts';
-import { HandleApart } from '../runtime/handle-apart.ts';
 import { NotTried, SomeFailed } from '../runtime/some-failed.ts';
 import type { HoldMove } from './hold-states.ts';
 import type { OrderMove } from './ledger-moves.ts';
+import { movesApart } from './moves-apart.ts';
 import type { ReleaseStock } from './release-stock.ts';
 
 const knownStatuses = new Set<number>(Object.values(OrderStatus).filter((status) => status > 0));
@@ -43,11 +43,7 @@ export function createFollowOrders(
   releaseStock: Pick<ReleaseStock, 'release'>,
   metrics?: BatcherMetrics,
 ): FollowOrders {
-  // A cancelled order keeps its request record: it leads a retry to the order that exists.
-  const options = { forgetRequests: false };
-  const apart = new HandleApart<OrderMove>(async (moves, deadline) => {
-    await releaseStock.release(moves, options, deadline);
-  });
+  const apart = movesApart(releaseStock);
   const troubled = new Set<bigint>();
   const batches = new Batcher<OrderMove, undefined>({
     name: 'events_to_ledger',

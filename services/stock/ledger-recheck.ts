@@ -4,8 +4,10 @@ import { type Pool, query, transaction } from '../runtime/mysql.ts';
 import { heldOrders } from './ledger-sweep.ts';
 import { firstOrderIdAt } from './order-clock.ts';
 
-/** How long a process keeps a walk without being heard of: longer than a turn may take. */
-const claimSeconds = 10;
+/** How long a process keeps a walk without being heard of; one that hangs holds the others up no longer. */
+const claimSeconds = 5;
+/** Longer than any rest: a time further ahead was written by a clock that has been set back since. */
+const dueSecondsMax = 400;
 
 /** The two walks over old holds, by the id of their cursors. */
 export const recheckWalks = {
@@ -29,21 +31,23 @@ export interface RecheckRange {
 }
 
 /**
- * Takes the right to look. Answers what is left of the walk: orders between the ages by MySQL's clock.
- * None is above the watermark, so nobody is asked for an order that may still be on its way.
- * Undefined if another process has the right, or it is not time yet.
+ * Takes the right to look. Answers what is left of the walk: orders made between two times. None is above
+ * the watermark, so nobody is asked for an order that may still be on its way. Undefined if another
+ * process has the right, or it is not time yet.
  */
 export async function claimRecheck(
   pool: Pool,
   { walk, owner }: RecheckClaim,
-  { ageMs, ageMaxMs }: { ageMs: number; ageMaxMs: number },
+  { sinceMs, untilMs }: { sinceMs: number; untilMs: number },
   deadline: Deadline,
 ): Promise<RecheckRange | undefined> {
   const id = recheckWalks[walk];
   return await transaction(pool, { deadline }, async (connection) => {
     const [cursors] = await connection.query<RowDataPacket[]>(
-      `SELECT order_id, CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED) AS now_ms,
-         (owner IS NULL OR owner = ? OR owned_until < NOW(3)) AND due_time <= NOW(3) AS free
+      `SELECT order_id,
+         (owner IS NULL OR owner = ? OR owned_until < NOW(3)
+           OR owned_until > NOW(3) + INTERVAL ${2 * claimSeconds} SECOND)
+         AND (due_time <= NOW(3) OR due_time > NOW(3) + INTERVAL ${dueSecondsMax} SECOND) AS free
        FROM recheck_cursor WHERE id = ${id} FOR UPDATE`,
       [Buffer.from(owner)],
     );
@@ -57,8 +61,7 @@ export async function claimRecheck(
     const [marks] = await connection.query<RowDataPacket[]>(
       'SELECT order_id FROM watermark WHERE id = 1',
     );
-    const nowMs = Number(cursor.now_ms);
-    const [oldest, youngest] = [firstOrderIdAt(nowMs - ageMaxMs), firstOrderIdAt(nowMs - ageMs)];
+    const [oldest, youngest] = [firstOrderIdAt(sinceMs), firstOrderIdAt(untilMs)];
     const [stored, watermark] = [BigInt(cursor.order_id), BigInt(marks[0]?.order_id ?? 0)];
     return {
       after: stored > oldest ? stored : oldest,

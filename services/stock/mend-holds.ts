@@ -1,13 +1,12 @@
 import type { Deadline } from '../runtime/deadline.ts';
-import { HandleApart } from '../runtime/handle-apart.ts';
+import type { HandleApart } from '../runtime/handle-apart.ts';
 import type { OrderMove } from './ledger-moves.ts';
+import { movesApart } from './moves-apart.ts';
 import type { Resolution } from './order-gateway.ts';
 import type { RecheckHoldsOptions } from './recheck-holds.ts';
 
 /** Orders that are left open, remembered at most; the passes see to any others. */
 const openMax = 2_000;
-/** Of them, those that are asked for again in one turn: the rest of its orders are new ones. */
-const againMax = 250;
 /** What one part of moves that failed together may take, and the search for those at fault. */
 const partMs = 1_500;
 const searchMs = 2_000;
@@ -20,23 +19,21 @@ export class MendHolds {
   readonly #options: RecheckHoldsOptions;
   readonly #againMs: number | undefined;
   readonly #apart: HandleApart<OrderMove>;
-  #open = new Set<bigint>();
-  #againAtMs = 0;
+  /** When each is asked for again, the longest due first. */
+  readonly #open = new Map<bigint, number>();
 
   /** @param againMs how often orders that are left open are asked for again; absent: never */
   constructor(options: RecheckHoldsOptions, { againMs }: { readonly againMs?: number }) {
     this.#options = options;
     this.#againMs = againMs;
-    this.#apart = new HandleApart(async (moves, deadline) => {
-      // As with the event: a cancelled order keeps its request record, which leads a retry to it.
-      await options.releaseStock.release(moves, { forgetRequests: false }, deadline);
-    });
+    this.#apart = movesApart(options.releaseStock);
   }
 
-  /** Some of the orders that were left open, if it is time to ask for them again. */
-  openOrders(): bigint[] {
-    if (performance.now() < this.#againAtMs) return [];
-    return [...this.#open].slice(0, againMax);
+  /** Orders that were left open and are to be asked for again now. */
+  openOrders(max: number): bigint[] {
+    const nowMs = performance.now();
+    const due = [...this.#open].filter(([, dueAtMs]) => dueAtMs <= nowMs);
+    return due.slice(0, max).map(([orderId]) => orderId);
   }
 
   /** @throws Refusal, or the server's error, if the orders or the ledger cannot be asked now */
@@ -54,13 +51,11 @@ export class MendHolds {
     this.#remember(orderIds, open);
   }
 
-  /** What was asked for goes behind the others, or leaves them. */
   #remember(asked: readonly bigint[], open: readonly bigint[]): void {
     if (this.#againMs === undefined) return;
-    const askedAgain = asked.filter((orderId) => this.#open.delete(orderId)).length;
-    for (const orderId of open) if (this.#open.size < openMax) this.#open.add(orderId);
-    const isRound = askedAgain > 0 && askedAgain < againMax;
-    if (isRound) this.#againAtMs = performance.now() + this.#againMs;
+    for (const orderId of asked) this.#open.delete(orderId);
+    const dueAtMs = performance.now() + this.#againMs;
+    for (const orderId of open) if (this.#open.size < openMax) this.#open.set(orderId, dueAtMs);
   }
 
   /** Answers the orders whose holds stay. @throws what the ledger threw if it moves nobody's */

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { Deadline } from '../runtime/deadline.ts';
+import type { JudgedTime } from '../runtime/judged-time.ts';
 import type { Log } from '../runtime/log.ts';
 import { type Loop, startLoop } from '../runtime/loop.ts';
 import type { Pool } from '../runtime/mysql.ts';
@@ -25,14 +26,15 @@ const restFactor = 4;
 /** Rows that one statement reads, and statements of one turn: some 10 ms of the server's time in all. */
 const rowsMax = 4_000;
 const pagesMax = 5;
-/** Orders asked for and moved in one turn. */
+/** Orders asked for and moved in one turn; fewer after one that did not end in time. */
 const ordersMax = 500;
+const ordersMin = 20;
 /** Far shorter than the time for which orders that were paid are kept: one that is gone reads as dead. */
 const passAgeMaxMs = 30 * 86_400_000;
 /** Where the walk along the edge begins if nobody walked for longer; the passes see to what is older. */
 const edgeAgeMaxMs = 86_400_000;
 /** What one turn may take in all: less than its claim lasts. */
-const turnMs = 8_000;
+const turnMs = 4_500;
 
 export interface RecheckHoldsOptions {
   readonly pool: Pool;
@@ -40,6 +42,7 @@ export interface RecheckHoldsOptions {
   readonly releaseStock: Pick<ReleaseStock, 'release'>;
   /** How old an order is before its hold is looked at again. */
   readonly ageMs: number;
+  readonly time: Pick<JudgedTime, 'nowMs'>;
   readonly metrics: Pick<StockMetrics, 'rechecked'>;
   readonly log: Log;
 }
@@ -51,60 +54,75 @@ export interface RecheckHoldsOptions {
  * It has no hurry: one small page a turn, one process at a time, and a rest after each.
  */
 export function startRecheckHolds(options: RecheckHoldsOptions): Loop {
-  const edge = startWalk(options, 'edge', options.ageMs + edgeAgeMaxMs);
-  const pass = startWalk(options, 'pass', passAgeMaxMs);
-  return {
-    wake() {
-      edge.wake();
-      pass.wake();
-    },
-    async stop() {
-      await Promise.all([edge.stop(), pass.stop()]);
-    },
-  };
-}
-
-function startWalk(options: RecheckHoldsOptions, walk: RecheckWalk, ageMaxMs: number): Loop {
-  const { pool, ageMs, log } = options;
-  const claim: RecheckClaim = { walk, owner: randomUUID() };
+  const { ageMs, log } = options;
   const intervalMs = Math.min(turnEveryMaxMs, ageMs / 4);
-  // What is left open on the edge is asked for again; a pass comes round by itself.
-  const mend = new MendHolds(options, walk === 'edge' ? { againMs: Math.min(10_000, ageMs) } : {});
+  const walks = [
+    createWalk(options, 'edge', ageMs + edgeAgeMaxMs, intervalMs),
+    createWalk(options, 'pass', passAgeMaxMs, intervalMs),
+  ];
   return startLoop({
-    name: walk === 'edge' ? 'recheck-edge' : 'recheck-holds',
+    name: 'recheck-holds',
     intervalMs,
     log,
     async run() {
-      const deadline = Deadline.after(turnMs);
-      const range = await claimRecheck(pool, claim, { ageMs, ageMaxMs }, deadline);
-      if (range !== undefined) await takeTurn(options, claim, mend, range, deadline, intervalMs);
+      const failures: unknown[] = [];
+      // One after the other, so that they do not mend the same holds; a failure of one is not the other's.
+      for (const turn of walks) await turn().catch((error) => failures.push(error));
+      if (failures.length > 0) throw failures[0];
     },
   });
 }
 
-async function takeTurn(
-  { pool, ageMs }: RecheckHoldsOptions,
-  claim: RecheckClaim,
-  mend: MendHolds,
-  range: RecheckRange,
-  deadline: Deadline,
+function createWalk(
+  options: RecheckHoldsOptions,
+  walk: RecheckWalk,
+  ageMaxMs: number,
   intervalMs: number,
-): Promise<void> {
+): () => Promise<void> {
+  const { pool, ageMs, time } = options;
+  const claim: RecheckClaim = { walk, owner: randomUUID() };
+  // What is left open on the edge is asked for again; a pass comes round by itself.
+  const mend = new MendHolds(options, walk === 'edge' ? { againMs: Math.min(10_000, ageMs) } : {});
+  let orders = ordersMax;
+  return async () => {
+    const nowMs = time.nowMs();
+    if (nowMs === undefined) throw new Error('the clocks disagree');
+    const deadline = Deadline.after(turnMs);
+    const times = { sinceMs: nowMs - ageMaxMs, untilMs: nowMs - ageMs };
+    const range = await claimRecheck(pool, claim, times, deadline);
+    if (range === undefined) return;
+    const turn = { claim, mend, range, orders, intervalMs, deadline };
+    orders = Math.max(ordersMin, Math.floor(orders / 2));
+    await takeTurn(options, turn);
+    orders = Math.min(ordersMax, turn.orders * 2);
+  };
+}
+
+interface Turn {
+  readonly claim: RecheckClaim;
+  readonly mend: MendHolds;
+  readonly range: RecheckRange;
+  readonly orders: number;
+  readonly intervalMs: number;
+  readonly deadline: Deadline;
+}
+
+async function takeTurn({ pool, ageMs }: RecheckHoldsOptions, turn: Turn): Promise<void> {
+  const { claim, mend, range, orders, deadline } = turn;
   const startedMs = performance.now();
   let isStored = false;
   try {
-    const open = mend.openOrders();
-    const page = await readPages(pool, range, ordersMax - open.length, deadline);
-    const { last } = page;
+    const open = mend.openOrders(Math.ceil(orders / 2));
+    const page = await readPages(pool, range, orders - open.length, deadline);
     await mend.mend([...new Set([...open, ...page.orderIds])], deadline);
-    const isAtEnd = last >= range.until;
+    const isAtEnd = page.last >= range.until;
     const startsOver = isAtEnd && claim.walk === 'pass';
-    const pauseMs = startsOver ? Math.min(restMaxMs, ageMs) : intervalMs;
+    const pauseMs = startsOver ? Math.min(restMaxMs, ageMs) : turn.intervalMs;
     const restMs = Math.max(pauseMs, (performance.now() - startedMs) * restFactor);
-    await storeRecheckTurn(pool, claim, startsOver ? 0n : last, restMs, deadline);
+    await storeRecheckTurn(pool, claim, startsOver ? 0n : page.last, restMs, deadline);
     isStored = true;
   } finally {
-    // The cursor stays, and the next turn looks at the same page.
+    // The cursor stays, and the next turn looks at the same orders.
     if (!isStored) {
       await releaseRecheck(pool, claim, Deadline.after(turnMs)).catch(() => undefined);
     }

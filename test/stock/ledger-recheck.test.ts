@@ -42,7 +42,8 @@ beforeEach(async () => {
 const passOf = (owner: string): RecheckClaim => ({ walk: 'pass', owner });
 
 async function claim(owner: string, walk: RecheckWalk = 'pass'): Promise<RecheckRange | undefined> {
-  return await claimRecheck(pool, { walk, owner }, ages, soon());
+  const [sinceMs, untilMs] = [Date.now() - ages.ageMaxMs, Date.now() - ages.ageMs];
+  return await claimRecheck(pool, { walk, owner }, { sinceMs, untilMs }, soon());
 }
 
 test('a pass is over the orders between the two ages, none above the watermark', async () => {
@@ -68,7 +69,7 @@ test('one process at a time; another goes on where it stopped, after the rest', 
   const last = firstOrderIdAt(Date.now() - 5 * dayMs);
   await storeRecheckTurn(pool, passOf('somebody else'), last, 0, soon());
   assert.equal(await claim('somebody else'), undefined, 'what is not its own it cannot give up');
-  await storeRecheckTurn(pool, passOf(owner), last, 600_000, soon());
+  await storeRecheckTurn(pool, passOf(owner), last, 300_000, soon());
   assert.equal(await claim('e'), undefined, 'it is not time yet');
   await pool.query('UPDATE recheck_cursor SET due_time = NOW(3)');
   assert.equal((await claim('e'))?.after, last);
@@ -82,9 +83,18 @@ test('a process that died holds the others up for a bounded time only', async ()
   assert.equal(await claim('b'), undefined);
   await pool.query('UPDATE recheck_cursor SET owned_until = NOW(3) - INTERVAL 1 SECOND');
   assert(await claim('b'));
-  await storeRecheckTurn(pool, passOf('dead'), 7n, 600_000, soon());
+  await storeRecheckTurn(pool, passOf('dead'), 7n, 300_000, soon());
   await releaseRecheck(pool, passOf('dead'), soon());
   assert.equal(await claim('c'), undefined, 'the claim of the second is not touched by the first');
+});
+
+test('a time that a clock far ahead has written holds up nobody when the clock is right again', async () => {
+  assert(await claim('ahead'));
+  await pool.query(
+    `UPDATE recheck_cursor SET owned_until = NOW(3) + INTERVAL 10 MINUTE,
+       due_time = NOW(3) + INTERVAL 10 MINUTE`,
+  );
+  assert(await claim('b'));
 });
 
 test('the walk along the edge goes on beside the passes, with a cursor of its own', async () => {
