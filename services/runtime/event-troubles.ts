@@ -37,14 +37,6 @@ export class EventTroubles {
     return trouble !== undefined && trouble.dueAtMs <= nowMs;
   }
 
-  /** When the next of them is to be tried again; undefined if there is none. */
-  nextDueAtMs(): number | undefined {
-    if (this.#troubles.size === 0) return undefined;
-    let next = Number.POSITIVE_INFINITY;
-    for (const { dueAtMs } of this.#troubles.values()) next = Math.min(next, dueAtMs);
-    return next;
-  }
-
   /** How many events of the consumer had succeeded when an event failed last. */
   successesOf(id: string): number | undefined {
     return this.#troubles.get(id)?.successes;

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { KafkaMessage } from 'kafkajs';
 import { blameOf } from './blame.ts';
 import { type Burial, buryMessages } from './bury-messages.ts';
@@ -7,8 +8,13 @@ import { EventTroubles } from './event-troubles.ts';
 import type { ApartBounds, HandleApart } from './handle-apart.ts';
 
 const bounds: ApartBounds = { wholeMs: 10_000, partMs: 3_000, searchMs: 5_000 };
-const restFirstMs = 100;
-const restLastMs = 5_000;
+const awayFirstMs = 100;
+const awayLastMs = 5_000;
+/** Rest of a partition in which something is left over: what comes behind that is fetched after it. */
+const leftoverRestMs = 250;
+/** How long a round waits for Kafka to take its dead letters; they may come later. */
+const burialPatienceMs = 1_000;
+const burialRestMs = 5_000;
 
 /** An event that could be read, with its message. */
 export interface ReadEvent<Event> {
@@ -39,7 +45,8 @@ export class FollowPartition<Event> {
   readonly #troubles = new EventTroubles();
   readonly #burials = new Map<string, Burial>();
   #awayMs = 0;
-  #buryMs = 0;
+  #burying: Promise<void> | undefined;
+  #buriesAtMs = 0;
 
   constructor(options: EventConsumerOptions<Event>, partition: number, shared: Shared<Event>) {
     this.#options = options;
@@ -65,7 +72,7 @@ export class FollowPartition<Event> {
     const due = readable.filter(({ id }) => this.#troubles.isDue(id, nowMs));
     const untried = (await this.#handle(fresh)) + (await this.#handle(due));
     this.#awayMs = untried > 0 ? longer(this.#awayMs) : 0;
-    await this.#bury();
+    if (this.#burials.size > 0) await this.#buryForAMoment();
   }
 
   /** How many of the messages are done before the first that is not. */
@@ -81,13 +88,7 @@ export class FollowPartition<Event> {
 
   /** How long to wait before the next round, in milliseconds. */
   restMs(): number {
-    const nextDueAtMs = this.#troubles.nextDueAtMs();
-    const rests = [
-      ...(this.#awayMs > 0 ? [this.#awayMs] : []),
-      ...(this.#buryMs > 0 ? [this.#buryMs] : []),
-      ...(nextDueAtMs === undefined ? [] : [nextDueAtMs - performance.now()]),
-    ];
-    return Math.max(restFirstMs, Math.min(restLastMs, ...rests));
+    return this.isAway ? this.#awayMs : leftoverRestMs;
   }
 
   /** The messages that are not done and can be read; a replayed letter is meant for one group alone. */
@@ -150,9 +151,20 @@ export class FollowPartition<Event> {
     }
   }
 
+  /** What is behind the messages that are to be buried need not wait for Kafka to take them. */
+  async #buryForAMoment(): Promise<void> {
+    if (this.#burying === undefined && performance.now() < this.#buriesAtMs) return;
+    this.#burying ??= this.#bury().finally(() => {
+      this.#burying = undefined;
+    });
+    const over = new AbortController();
+    const moment = sleep(burialPatienceMs, undefined, { signal: over.signal });
+    await Promise.race([this.#burying, moment.catch(() => undefined)]);
+    over.abort();
+  }
+
   /** While Kafka does not take the letters, their messages are not done, so that none is lost. */
   async #bury(): Promise<void> {
-    if (this.#burials.size === 0) return;
     const { log, topic, groupId } = this.#options;
     const burials = [...this.#burials];
     try {
@@ -161,10 +173,9 @@ export class FollowPartition<Event> {
     } catch (error) {
       const fields = { err: error, topic, groupId, partition: this.#partition };
       log.error({ ...fields, letters: burials.length }, 'dead letters cannot be written and wait');
-      this.#buryMs = longer(this.#buryMs);
+      this.#buriesAtMs = performance.now() + burialRestMs;
       return;
     }
-    this.#buryMs = 0;
     for (const [id] of burials) {
       this.#burials.delete(id);
       this.#finish(id);
@@ -182,5 +193,5 @@ function idOf({ offset, timestamp }: KafkaMessage): string {
 }
 
 function longer(restMs: number): number {
-  return Math.min(Math.max(restMs * 2, restFirstMs), restLastMs);
+  return Math.min(Math.max(restMs * 2, awayFirstMs), awayLastMs);
 }
