@@ -1,7 +1,12 @@
 -- Closes a gate, also one that is missing, so that it can be installed anew. The token makes the closer the
 -- only one who may install; whoever closes later takes the right over, but not while another's work is fresh.
+-- A key of the gate that is of another type than it has to be, which no script can use, is removed.
 --
 -- KEYS[1] meta             hash: state, install token and when it was last heard of
+-- KEYS[2] avail            string
+-- KEYS[3] buyers           hash
+-- KEYS[4] pending          zset
+-- KEYS[5] entries          hash
 -- ARGV[1] token            <owner>:<attempt>, unique to this attempt; who failed need not wait for himself
 -- ARGV[2] fresh_ms         how long another's closing is respected after it was last heard of
 -- ARGV[3] deadline_ms      Redis time after which nothing may be done any more
@@ -16,6 +21,11 @@ local replid = string.match(redis.call('INFO', 'replication'), 'master_replid:(%
 local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 if now_ms > deadline_ms then return { 3 } end
+local types = { 'hash', 'string', 'hash', 'zset', 'hash' }
+for i = 1, #KEYS do
+  local type = redis.call('TYPE', KEYS[i]).ok
+  if type ~= 'none' and type ~= types[i] then redis.call('UNLINK', KEYS[i]) end
+end
 local found = redis.call('HMGET', meta, 'state', 'token', 'closing_ms', 'closing_run_id')
 local owner, other = string.match(token, '^[^:]*'), string.match(found[2] or '', '^[^:]*')
 if found[1] == 'closing' and other ~= owner and found[4] == run_id then

@@ -1,9 +1,11 @@
 import { Batcher, type BatcherMetrics } from '../runtime/batcher.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import type { Log } from '../runtime/log.ts';
-import { mysqlErrno } from '../runtime/mysql.ts';
+import { isLockWait, mysqlErrno } from '../runtime/mysql.ts';
 import { Refusal } from '../runtime/refusals.ts';
+import type { LockPatience } from './change-rows.ts';
 import {
+  beingChanged,
   type Change,
   type ChangedOrder,
   type ChangeTransactionOptions,
@@ -38,8 +40,10 @@ const changesMax = 200;
 const inFlightMax = 2;
 /** A map that has another version this often in a row is moving all the time. */
 const routesMax = 4;
-/** A deadlock or lock wait runs one change again; a batch goes apart instead. */
+/** A deadlock or lock wait runs one change again; a batch passes over what is locked instead. */
 const attemptsAloneMax = 2;
+/** How long a batch waits for an order that another transaction has locked, in milliseconds. */
+const lockWaitMs = 100;
 
 export function createChangeOrder(options: ChangeOrderOptions): {
   changeOrder: ChangeOrder;
@@ -80,9 +84,11 @@ async function changeBatch(
   // The others' slots have moved while they waited.
   const here = changes.filter((change) => databaseOf(change) === index);
   const outcomes = new Map<Change, Outcome>();
+  const together = (attempts: number, patience: LockPatience): Promise<void> =>
+    changeTogether(options, routes, index, here, outcomes, deadline, { attempts, patience });
   try {
-    const attempts = here.length > 1 ? 1 : attemptsAloneMax;
-    await changeTogether(options, routes, index, here, outcomes, deadline, attempts);
+    if (here.length === 1) await together(attemptsAloneMax, 'server');
+    else await together(1, { ms: lockWaitMs }).catch((error) => passOver(error, together));
   } catch (error) {
     const apart = mysqlErrno(error) !== undefined && here.length > 1;
     if (apart) await changeApart(options, routes, index, here, outcomes, deadline);
@@ -91,7 +97,16 @@ async function changeBatch(
   return changes.map((change) => outcomes.get(change) ?? 'moved');
 }
 
-/** One of them waits for a lock or is not accepted; the others must not suffer. */
+/** An order that somebody keeps locked is refused by itself; all others are changed. */
+async function passOver(
+  error: unknown,
+  together: (attempts: number, patience: LockPatience) => Promise<void>,
+): Promise<void> {
+  if (!isLockWait(error)) throw error;
+  await together(1, 'none');
+}
+
+/** One of them is not accepted; the others must not suffer. */
 async function changeApart(
   options: ChangeOrderOptions,
   routes: SlotRoutes,
@@ -102,7 +117,8 @@ async function changeApart(
 ): Promise<void> {
   for (const change of changes) {
     try {
-      await changeTogether(options, routes, index, [change], outcomes, deadline, attemptsAloneMax);
+      const how = { attempts: 1, patience: 'none' } as const;
+      await changeTogether(options, routes, index, [change], outcomes, deadline, how);
     } catch (error) {
       await failAll(options, index, [change], outcomes, error, deadline);
     }
@@ -132,7 +148,7 @@ function refusalOf(error: unknown, log: Log): Refusal {
   if (error instanceof Refusal) return error;
   log.warn({ err: error }, 'a change of orders failed');
   if (mysqlErrno(error) !== undefined) {
-    return new Refusal('OVERLOADED', 'The order is being changed', { cause: error });
+    return beingChanged(error);
   }
   return new Refusal('OUTCOME_UNKNOWN', undefined, { cause: error });
 }

@@ -1,7 +1,7 @@
 import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 import type { OutboxMessage } from '../../gen/sluice/event/v1/outbox.ts';
 import type { Order, OrderStatus } from '../../gen/sluice/order/v1/order.ts';
-import type { PoolConnection } from '../runtime/mysql.ts';
+import { lockWaitLimit, type PoolConnection, serverKindOf } from '../runtime/mysql.ts';
 import type { OrderStep } from './order-changes.ts';
 import {
   eventWith,
@@ -29,34 +29,59 @@ interface HistoryRow {
   readonly closeReason: number;
 }
 
+/** How rows that another transaction has locked are treated: waited for, so many milliseconds or as the server does, or passed over. */
+export type LockPatience = { readonly ms: number } | 'server' | 'none';
+
+/** Orders by id; an id without a row is in neither part. */
+export interface LockedOrders {
+  readonly locked: Map<bigint, LockedOrder>;
+  /** Orders whose rows another transaction has locked. */
+  readonly busy: ReadonlySet<bigint>;
+}
+
 /**
  * Locks the rows of orders, tables and ids ascending, so that two transactions never wait for each
- * other in a circle; an id without a row is absent from the map. `idsByTable` is not empty.
+ * other in a circle. `idsByTable` is not empty.
  */
 export async function lockOrders(
   connection: PoolConnection,
   idsByTable: ReadonlyMap<string, readonly bigint[]>,
-): Promise<Map<bigint, LockedOrder>> {
+  patience: LockPatience,
+): Promise<LockedOrders> {
+  const kind = serverKindOf(connection);
   const tables = [...idsByTable.keys()].sort();
   const statements = tables.flatMap((table) => {
     const ids = idsByTable.get(table) ?? [];
+    const select = `SELECT ${orderColumns} FROM orders_${table} FORCE INDEX (PRIMARY)
+       WHERE order_id IN (${ids}) ORDER BY order_id FOR UPDATE`;
+    const limited =
+      typeof patience === 'object' ? lockWaitLimit(kind, patience.ms, select) : select;
     return [
-      `SELECT ${orderColumns} FROM orders_${table} FORCE INDEX (PRIMARY)
-       WHERE order_id IN (${ids}) ORDER BY order_id FOR UPDATE`,
+      patience === 'none' ? `${select} SKIP LOCKED` : limited,
       `SELECT order_id, sku_id, quantity, unit_price_minor FROM order_items_${table}
        WHERE order_id IN (${ids}) ORDER BY order_id, sku_id`,
+      ...(patience === 'none'
+        ? [`SELECT order_id FROM orders_${table} WHERE order_id IN (${ids})`]
+        : []),
     ];
   });
   const [results] = await connection.query<RowDataPacket[][]>(statements.join(';'));
+  const each = statements.length / tables.length;
   const locked = new Map<bigint, LockedOrder>();
+  const busy = new Set<bigint>();
   for (const [index, table] of tables.entries()) {
-    const items = Map.groupBy(results[index * 2 + 1] ?? [], (item) => item.order_id as string);
-    for (const row of results[index * 2] ?? []) {
+    const [rows = [], itemRows = [], existing = []] = results.slice(index * each);
+    const items = Map.groupBy(itemRows, (item) => item.order_id as string);
+    for (const row of rows) {
       const stored = toStoredOrder(row, items.get(row.order_id) ?? []);
       locked.set(stored.order.orderId, lockedOrder(table, stored));
     }
+    for (const row of patience === 'none' ? existing : []) {
+      const orderId = BigInt(row.order_id);
+      if (!locked.has(orderId)) busy.add(orderId);
+    }
   }
-  return locked;
+  return { locked, busy };
 }
 
 export function lockedOrder(table: string, stored: StoredOrder): LockedOrder {

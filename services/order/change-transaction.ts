@@ -7,6 +7,7 @@ import {
   addStep,
   beginPayment,
   type LockedOrder,
+  type LockPatience,
   lockOrders,
   writeChanges,
 } from './change-rows.ts';
@@ -63,14 +64,16 @@ export async function changeTogether(
   changes: readonly Change[],
   outcomes: Map<Change, Outcome>,
   deadline: Deadline,
-  attempts: number,
+  { attempts, patience }: { readonly attempts: number; readonly patience: LockPatience },
 ): Promise<void> {
   const options = { deadline, mapVersion: routes.version, attempts };
   const { decided, wrote, changed } = await shards
     .database(index)
     .transaction(options, async (connection, now) => {
-      const locked = await lockOrders(connection, idsByTable(routes, changes));
-      const results = new Map(changes.map((change) => [change, decideOne(locked, change, now)]));
+      const { locked, busy } = await lockOrders(connection, idsByTable(routes, changes), patience);
+      const decide = (change: Change): Outcome =>
+        busy.has(change.orderId) ? beingChanged() : decideOne(locked, change, now);
+      const results = new Map(changes.map((change) => [change, decide(change)]));
       const written = await write(connection, [...locked.values()]);
       if (written.wrote) await hit('before', changes);
       return { decided: results, ...written };
@@ -78,6 +81,11 @@ export async function changeTogether(
   if (wrote) await hit('after', changes);
   for (const [change, outcome] of decided) outcomes.set(change, outcome);
   if (changed.length > 0) onCommit(index, changed);
+}
+
+/** Another transaction has locked the order; nothing was done. */
+export function beingChanged(cause?: unknown): Refusal {
+  return new Refusal('OVERLOADED', 'The order is being changed', { cause });
 }
 
 /** @returns whether anything was written, and the orders that have a new version */

@@ -1,6 +1,8 @@
+import { Admission } from '../runtime/admission.ts';
 import { Deadline } from '../runtime/deadline.ts';
 import { createEventPublisher, type EventPublisher } from '../runtime/event-publisher.ts';
 import { startGrpcServer } from '../runtime/grpc-server.ts';
+import { JudgedTime } from '../runtime/judged-time.ts';
 import { orderEventsTopic } from '../runtime/kafka.ts';
 import type { Lifecycle } from '../runtime/lifecycle.ts';
 import type { Log } from '../runtime/log.ts';
@@ -11,6 +13,7 @@ import { startOutboxRelay } from '../runtime/outbox-relay.ts';
 import { startService } from '../runtime/start-service.ts';
 import type { OrderConfig } from './config.ts';
 import { createFenceOrder } from './fence-order.ts';
+import { followClocks } from './follow-clocks.ts';
 import { hostClock, type IdClock, OrderIdGenerator } from './id-generator.ts';
 import { joinCopies } from './in-flight-requests.ts';
 import { createInsertOrders } from './insert-orders.ts';
@@ -25,6 +28,7 @@ import { startOutboxGuard } from './outbox-guard.ts';
 import type { PaymentGateway } from './payment-gateway.ts';
 import { createPlaceOrder } from './place-order.ts';
 import { connectStock, type StockGateway } from './stock-gateway.ts';
+import { createTakeOrder } from './take-order.ts';
 import { type LeasedWorker, startWorkerLease } from './worker-lease.ts';
 
 /** What tests replace; everything else is built from the configuration. */
@@ -55,6 +59,10 @@ const stockInFlightMax = 2;
 const insertInFlightMax = 1;
 /** About what a database takes in two seconds; more could not be answered in time. */
 const queueDepthMax = 10_000;
+/** What most orders should take; beyond it fewer are let in at once, between these bounds. */
+const createTargetMs = 150;
+const startLimit = 1_000;
+const limitMin = 200;
 const mapRefreshMs = 1_000;
 const mapDeadlineMs = 2_000;
 
@@ -77,9 +85,11 @@ async function start(
   const registry = createMetrics('order');
   const metrics = createOrderMetrics(registry);
   const { hops } = metrics;
-  const databases = openDatabases(config, metrics, log, lifecycle);
+  const clock = overrides.clock ?? hostClock;
+  const time = new JudgedTime({ ...clock, preferred: serverOf(config, 0) });
+  const databases = openDatabases(config, time, metrics, log, lifecycle);
   const shards = new OrderShards(databases);
-  const worker = await startWorker(config, overrides, databases, log, lifecycle);
+  const worker = await startWorker(config, time, clock, databases, log, lifecycle);
   await followSlotMap(shards, log, lifecycle);
   const wakeRelay = startRelays(config, overrides, databases, log, lifecycle);
   const outbox = startOutboxGuard(
@@ -116,6 +126,12 @@ async function start(
   });
   lifecycle.add('inserts', () => insertOrders.close());
 
+  const clocks = followClocks({
+    ...{ databases, stock, time, log },
+    serverOf: (index) => serverOf(config, index),
+  });
+  lifecycle.add('clocks', () => clocks.stop());
+
   const { watches, ...life } = startOrderLife(
     { config, shards, reader, payment: overrides.payment, metrics, queueDepthMax, wakeRelay, log },
     lifecycle,
@@ -124,21 +140,23 @@ async function start(
   const stopWatches = (): Promise<void> => watches.stop();
   // For a start that fails from here on.
   lifecycle.add('poller of watches', stopWatches);
+  const placeOrder = joinCopies(
+    createPlaceOrder({
+      ...{ nextId: worker.nextId, stock, reader, insertOrders },
+      fenceOrder: fences.fenceOrder,
+    }),
+  );
   const orderService = createOrderService({
-    shards,
-    reader,
-    placeOrder: joinCopies(
-      createPlaceOrder({
-        nextId: worker.nextId,
-        stock,
-        reader,
-        insertOrders,
-        fenceOrder: fences.fenceOrder,
-      }),
-    ),
-    ...life,
+    ...{ shards, reader, ...life },
+    takeOrder: createTakeOrder({ shards, outbox, reader, insertOrders, placeOrder }),
+    admission: new Admission({
+      ...{ targetMs: createTargetMs, startLimit: startLimit, limitMin, limitMax: queueDepthMax },
+      onWindow(limit, underWay) {
+        metrics.admissionLimit.set(limit);
+        metrics.underWay.set(underWay);
+      },
+    }),
     watchOrder: watches.watchOrder,
-    outbox,
     metrics,
     log,
   });
@@ -168,8 +186,14 @@ async function start(
   };
 }
 
+/** Names the server that an order database is on. */
+function serverOf({ mysqlUrls }: OrderConfig, index: number): string {
+  return `mysql ${new URL(mysqlUrls[index % mysqlUrls.length] as string).host}`;
+}
+
 function openDatabases(
   config: OrderConfig,
+  time: JudgedTime,
   metrics: OrderMetrics,
   log: Log,
   lifecycle: Lifecycle,
@@ -181,6 +205,7 @@ function openDatabases(
       database: `${config.databasePrefix}_order_${index}`,
       connectionsMax: config.connectionsMax,
       restSecondsMax: config.transactionRestSeconds,
+      time,
       log,
       breakerState: metrics.breakerState,
     });
@@ -191,25 +216,34 @@ function openDatabases(
 
 async function startWorker(
   config: OrderConfig,
-  overrides: OrderOverrides,
+  time: JudgedTime,
+  clock: IdClock,
   databases: readonly OrderDatabase[],
   log: Log,
   lifecycle: Lifecycle,
 ): Promise<{ leased: LeasedWorker; nextId: (slot: number) => bigint }> {
-  const clock = overrides.clock ?? hostClock;
-  const { pool } = databases[0] as OrderDatabase;
-  const leased = await startWorkerLease({ pool, log, leaseMs: config.workerLeaseMs, clock });
-  const generator = new OrderIdGenerator(() => leased.current(), clock);
+  const pools = databases.map(({ pool }) => pool);
+  const leaseMs = config.workerLeaseMs;
+  const leased = await startWorkerLease({
+    ...{ pools, time, log, leaseMs },
+    serverOf: (index) => serverOf(config, index),
+  });
+  const { monotonicMs } = clock;
+  const wallMs = (): number => time.nowMs() ?? 0;
+  const generator = new OrderIdGenerator(() => leased.current(), { wallMs, monotonicMs });
   lifecycle.add('worker number', () => leased.stop(generator.usedMs));
   return { leased, nextId: (slot) => generator.next(slot) };
 }
 
 /** Reads the slot map now and then; until it was read once, orders are refused. */
 async function followSlotMap(shards: OrderShards, log: Log, lifecycle: Lifecycle): Promise<void> {
+  // Any database has the whole map; one that is away keeps nobody from reading it.
   const refresh = async (): Promise<void> => {
-    for (const { index } of shards.databases) {
-      await shards.refresh(index, Deadline.after(mapDeadlineMs));
-    }
+    const read = await Promise.allSettled(
+      shards.databases.map(({ index }) => shards.refresh(index, Deadline.after(mapDeadlineMs))),
+    );
+    const failed = read.filter((one) => one.status === 'rejected');
+    if (failed.length === read.length) throw failed[0]?.reason;
   };
   await refresh().catch((error) => log.warn({ err: error }, 'no slot map yet'));
   const loop = startLoop({ name: 'slot-map', intervalMs: mapRefreshMs, run: refresh, log });
@@ -237,13 +271,14 @@ function startRelays(
   return (database) => relays[database]?.wake();
 }
 
-/** Kafka is not among them: orders go on without it until an outbox is full. */
+/**
+ * What keeps all buyers from being served. A database that is away is not among them while another one
+ * is there, for whose users the process is ready; nor is Kafka: orders go on until an outbox is full.
+ */
 function notReady(shards: OrderShards, worker: LeasedWorker, stock: StockGateway): string[] {
   const waitingFor: string[] = [];
   if (shards.version === 0) waitingFor.push('the slot map');
-  for (const { index, breaker } of shards.databases) {
-    if (breaker.open) waitingFor.push(`order database ${index}`);
-  }
+  if (shards.databases.every(({ away }) => away)) waitingFor.push('an order database');
   if (worker.current() === undefined) waitingFor.push('a worker number');
   if (!stock.connected()) waitingFor.push('stock');
   return waitingFor;

@@ -3,9 +3,11 @@ import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import {
   duplicateKeyErrno,
-  lockWaitTimeoutErrno,
+  isLockWait,
+  lockWaitLimit,
   mysqlErrno,
   type PoolConnection,
+  serverKindOf,
 } from '../runtime/mysql.ts';
 import { slotOfOrder } from './order-id.ts';
 import { type OrderShards, type SlotRoutes, tableSuffix } from './order-shards.ts';
@@ -21,7 +23,9 @@ export type FenceOutcome =
 
 /** Fences in one transaction at most, so that their locks are short. */
 const fencesPerTransactionMax = 100;
-/** A fence that waits for a lock costs a second; with less time left the rest is undecided. */
+/** How long a fence waits for a transaction that writes its order, where the server can bound it (MariaDB). */
+const lockWaitMs = 100;
+/** A fence that waits for a lock costs up to a second; with less time left the rest is undecided. */
 const fenceMsMax = 1_500;
 
 /**
@@ -71,15 +75,19 @@ async function fence(
   const table = tableSuffix(routes.tableOf(slotOfOrder(orderId)));
   try {
     await connection.query(
-      `INSERT INTO orders_${table} (order_id, user_id, status, create_time, expire_time, update_time)
+      lockWaitLimit(
+        serverKindOf(connection),
+        lockWaitMs,
+        `INSERT INTO orders_${table} (order_id, user_id, status, create_time, expire_time, update_time)
        VALUES (${orderId}, 0, ${OrderStatus.ORDER_STATUS_ABORTED},
          UTC_TIMESTAMP(3), UTC_TIMESTAMP(3), UTC_TIMESTAMP(3))`,
+      ),
     );
     return 'fenced';
   } catch (error) {
     const errno = mysqlErrno(error);
     if (errno === duplicateKeyErrno) return 'exists';
-    if (errno === lockWaitTimeoutErrno) return 'undecided';
+    if (isLockWait(error)) return 'undecided';
     throw error;
   }
 }

@@ -4,7 +4,7 @@ import type { Deadline } from '../runtime/deadline.ts';
 import type { Log } from '../runtime/log.ts';
 import {
   duplicateKeyErrno,
-  lockWaitTimeoutErrno,
+  isLockWait,
   mysqlErrno,
   type PoolConnection,
 } from '../runtime/mysql.ts';
@@ -96,7 +96,7 @@ async function insertParts(
   part: readonly NewOrder[],
   errno: number,
 ): Promise<void> {
-  const size = errno === lockWaitTimeoutErrno ? 1 : Math.ceil(part.length / 2);
+  const size = isLockErrno(errno) ? 1 : Math.ceil(part.length / 2);
   for (let start = 0; start < part.length; start += size) {
     await insertPart(progress, part.slice(start, start + size));
   }
@@ -122,12 +122,16 @@ async function insertPart(progress: Progress, part: readonly NewOrder[]): Promis
     await connection.query('ROLLBACK TO SAVEPOINT part');
     if (part.length === 1) reportBadRow(progress, errno, error);
   }
-  if (errno === lockWaitTimeoutErrno) progress.lockMet = true;
+  if (isLockErrno(errno)) progress.lockMet = true;
   if (part.length > 1) await insertParts(progress, part, errno);
   else fates.set(part[0] as NewOrder, errno === duplicateKeyErrno ? 'taken' : 'failed');
 }
 
+function isLockErrno(errno: number): boolean {
+  return isLockWait({ errno });
+}
+
 function reportBadRow({ log }: Progress, errno: number, error: unknown): void {
-  if (errno === duplicateKeyErrno || errno === lockWaitTimeoutErrno) return;
+  if (errno === duplicateKeyErrno || isLockErrno(errno)) return;
   log.error({ err: error }, 'an order could not be stored');
 }

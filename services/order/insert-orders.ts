@@ -3,10 +3,11 @@ import { Batcher, type BatcherMetrics } from '../runtime/batcher.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import type { Log } from '../runtime/log.ts';
-import { mysqlErrno } from '../runtime/mysql.ts';
+import { isLockWait, mysqlErrno } from '../runtime/mysql.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import { insertApart } from './insert-apart.ts';
 import { insertRows } from './insert-rows.ts';
+import { findLocked } from './locked-keys.ts';
 import { type InsertOutcome, type NewOrder, orderOf } from './new-order.ts';
 import { type OrderDatabase, StaleSlotMap } from './order-database.ts';
 import { eventOf, insertOutboxRow } from './order-rows.ts';
@@ -29,6 +30,8 @@ export interface InsertOrdersOptions {
 export interface InsertOrders {
   /** @throws Refusal OUTCOME_UNKNOWN: whether the order was inserted settles by a retry or the sweep */
   insert(entry: NewOrder, deadline: Deadline): Promise<InsertOutcome>;
+  /** How long a new order of a slot will probably take to be inserted, in milliseconds. */
+  expectedMs(slot: number): number;
   close(): Promise<void>;
 }
 
@@ -45,13 +48,15 @@ const unknown = (cause: unknown): Refusal =>
 /** Inserts orders in batches: one transaction for each database and batch. */
 export function createInsertOrders(options: InsertOrdersOptions): InsertOrders {
   const { shards, inFlightMax, queueDepthMax, metrics } = options;
+  // Adopted orders may wait for a lock that another process holds; new ones never share that wait.
+  const laneOf = (slot: number, adopted: boolean): number =>
+    shards.databaseOf(slot) * 2 + (adopted ? 1 : 0);
   const batcher = new Batcher<NewOrder, InsertOutcome>({
     name: 'order_to_mysql',
     entriesMax,
     inFlightMax,
     queueDepthMax,
-    // Adopted orders may wait for a lock that another process holds; new ones never share that wait.
-    keyOf: ({ draft, adopted }) => shards.databaseOf(draft.slot) * 2 + (adopted ? 1 : 0),
+    keyOf: ({ draft, adopted }) => laneOf(draft.slot, adopted),
     run: (entries, { deadline }) => insertBatch(options, entries, deadline),
     ...(metrics ? { metrics } : {}),
   });
@@ -64,6 +69,7 @@ export function createInsertOrders(options: InsertOrdersOptions): InsertOrders {
         throw unknown(error);
       }
     },
+    expectedMs: (slot) => batcher.expectedMs(laneOf(slot, false)),
     close: () => batcher.close(),
   };
 }
@@ -102,22 +108,33 @@ async function insertDistinct(
   deadline: Deadline,
 ): Promise<void> {
   if (batch.length === 0) return;
-  let refusedBy = await insertTogether(options, routes, database, batch, outcomes, deadline);
+  let rest = batch;
+  let refusedBy = await insertTogether(options, routes, database, rest, outcomes, deadline);
   if (refusedBy === undefined) return;
-  const taken = await findTaken(routes, database, batch, deadline);
+  if (isLockWait(refusedBy)) {
+    // Only those wait whose key somebody else is writing; a retry learns what became of it.
+    const locked = await findLocked(routes, database, rest, deadline);
+    for (const entry of locked) outcomes.set(entry, unknown(refusedBy));
+    rest = rest.filter((entry) => !locked.has(entry));
+    if (rest.length === 0) return;
+    refusedBy = await insertTogether(options, routes, database, rest, outcomes, deadline);
+    if (refusedBy === undefined) return;
+  }
+  const taken = await findTaken(routes, database, rest, deadline);
   for (const [entry, outcome] of taken) outcomes.set(entry, outcome);
-  const rest = batch.filter((entry) => !outcomes.has(entry));
+  rest = rest.filter((entry) => !outcomes.has(entry));
   if (rest.length === 0) return;
   if (taken.size > 0) {
     refusedBy = await insertTogether(options, routes, database, rest, outcomes, deadline);
     if (refusedBy === undefined) return;
   }
   // Something else is wrong with one of them; the others must not suffer.
-  const apart = await insertApart(options, routes, database, rest, refusedBy, deadline);
+  const errno = mysqlErrno(refusedBy) ?? 0;
+  const apart = await insertApart(options, routes, database, rest, errno, deadline);
   for (const [entry, outcome] of apart) outcomes.set(entry, outcome);
 }
 
-/** One transaction for all of them. @returns why the server refused a row; then nothing was done */
+/** One transaction for all of them. @returns the server's complaint about a row; then nothing was done */
 async function insertTogether(
   options: InsertOrdersOptions,
   routes: SlotRoutes,
@@ -125,7 +142,7 @@ async function insertTogether(
   batch: readonly NewOrder[],
   outcomes: Map<NewOrder, InsertOutcome | Error>,
   deadline: Deadline,
-): Promise<number | undefined> {
+): Promise<unknown> {
   const { expiryMs, onCommit } = options;
   const info = failpoints.on ? { orderIds: batch.map(({ orderId }) => orderId) } : {};
   if (failpoints.on) await failpoints.hit('order.before_begin', info);
@@ -145,8 +162,7 @@ async function insertTogether(
     );
   } catch (error) {
     // Any complaint of the server is about a row of this batch: a taken key, a lock, a value.
-    const errno = mysqlErrno(error);
-    if (errno !== undefined) return errno;
+    if (mysqlErrno(error) !== undefined) return error;
     throw error;
   }
   if (failpoints.on) await failpoints.hit('order.after_commit', info);

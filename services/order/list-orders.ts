@@ -34,9 +34,9 @@ export async function listOrders(
   const before = beforeOrderId === undefined ? '' : `AND order_id < ${beforeOrderId}`;
   const where = `user_id = ${userId} ${before} AND status <> ${OrderStatus.ORDER_STATUS_ABORTED}
      ORDER BY order_id DESC LIMIT ${pageSize + 1}`;
-  const hint = 'FORCE INDEX (user_orders)';
+  const how = { indexHint: 'FORCE INDEX (user_orders)' };
   const found = await database.inTurn(
-    () => readOrdersWhere(database, table, where, deadline, hint),
+    () => readOrdersWhere(database, table, where, deadline, how),
     deadline,
   );
   const orders = found.slice(0, pageSize).map(({ order }) => order);

@@ -1,26 +1,22 @@
 import type { RowDataPacket } from 'mysql2/promise';
 import { Batcher } from '../runtime/batcher.ts';
-import { type Breaker, createBreaker } from '../runtime/breaker.ts';
-import { Deadline } from '../runtime/deadline.ts';
+import { createDatabaseCircuit } from '../runtime/database-circuit.ts';
+import type { Deadline } from '../runtime/deadline.ts';
+import type { JudgedTime } from '../runtime/judged-time.ts';
 import type { Log } from '../runtime/log.ts';
 import {
   createPool,
-  mysqlErrno,
   type Pool,
   type PoolConnection,
   query,
+  type SqlText,
   transaction,
 } from '../runtime/mysql.ts';
 import { Refusal } from '../runtime/refusals.ts';
 
-const probeDeadlineMs = 400;
 /** Pieces of single work at once, and waiting for their turn. */
 const singlesInFlightMax = 5;
 const singlesQueueDepthMax = 5_000;
-/** A healthy server answers any of our statements within this. */
-const fairBudgetMs = 1_000;
-/** Too many connections, shutting down, read-only, killed: this server does not serve us now. */
-const lostServerErrnos = new Set([1040, 1053, 1290, 1836, 1927]);
 
 /** The map that a transaction was routed by is not the database's: read it again and route again. */
 export class StaleSlotMap extends Error {
@@ -38,15 +34,17 @@ export interface OrderTransactionOptions {
   readonly attempts?: number;
 }
 
-/** One order database: its pool behind its breaker. */
+/** One order database: its pool behind its circuit. */
 export interface OrderDatabase {
   readonly index: number;
   readonly pool: Pool;
-  readonly breaker: Breaker;
+  /** Whether the database is known to be away. */
+  readonly away: boolean;
   /** One statement by itself. @throws Refusal DEPENDENCY_DOWN, or the server's error */
-  query<Rows extends RowDataPacket[]>(sql: string, deadline: Deadline): Promise<Rows>;
+  query<Rows extends RowDataPacket[]>(sql: SqlText, deadline: Deadline): Promise<Rows>;
   /**
-   * One transaction that begins with the shared lock on the map's row; `work` is given MySQL's time.
+   * One transaction that begins with the shared lock on the map's row; `work` is given the time by
+   * MySQL's clock, or while that is wrong the one that the clocks agree on.
    *
    * @throws StaleSlotMap before any change if the map's version is another one; Refusal
    *   OUTCOME_UNKNOWN if COMMIT was not answered; Refusal DEPENDENCY_DOWN if nothing was done; else
@@ -71,25 +69,21 @@ export interface OrderDatabaseOptions {
   readonly connectionsMax: number;
   /** Seconds that a transaction may rest before the server ends it. */
   readonly restSecondsMax: number;
+  /** Knows which clocks are right. */
+  readonly time: JudgedTime;
   readonly log: Log;
   readonly breakerState?: import('prom-client').Gauge<'name'>;
 }
 
 export function openOrderDatabase(options: OrderDatabaseOptions): OrderDatabase {
-  const { index, url, database, connectionsMax, restSecondsMax, log, breakerState } = options;
+  const { index, url, database, connectionsMax, restSecondsMax, time, log } = options;
   const pool = createPool(url, {
     ...{ database, connectionsMax, restSecondsMax },
     multipleStatements: true,
   });
-  const breaker = createBreaker({
-    name: `order.mysql.${index}`,
-    log,
-    ...(breakerState ? { state: breakerState } : {}),
-    isConnectionLoss: (error) => error instanceof Refusal && error.reason === 'DEPENDENCY_DOWN',
-    probe: async () => {
-      await query(pool, 'SELECT 1', [], { deadline: Deadline.after(probeDeadlineMs) });
-      return true;
-    },
+  const circuit = createDatabaseCircuit({
+    ...{ name: `order.mysql.${index}`, url, log },
+    ...(options.breakerState ? { state: options.breakerState } : {}),
   });
 
   const singles = new Batcher<() => Promise<unknown>, unknown>({
@@ -103,24 +97,28 @@ export function openOrderDatabase(options: OrderDatabaseOptions): OrderDatabase 
   return {
     index,
     pool,
-    breaker,
+    get away() {
+      return circuit.open;
+    },
     inTurn: <Result>(work: () => Promise<Result>, deadline: Deadline) =>
       singles.add(work, deadline) as Promise<Result>,
-    query: (sql, deadline) => guarded(breaker, deadline, () => query(pool, sql, [], { deadline })),
+    query: (sql, deadline) => circuit.fire(() => query(pool, sql, [], { deadline })),
     transaction: (transactionOptions, work) =>
-      guarded(breaker, transactionOptions.deadline, () =>
+      circuit.fire(() =>
         transaction(
           pool,
           { ...transactionOptions, opening: [lockSlotMap] },
           async (connection, [map]) => {
             if (map?.[0]?.version !== transactionOptions.mapVersion) throw new StaleSlotMap(index);
-            return await work(connection, map[0].now as Date);
+            const nowMs = time.corrected((map[0].now as Date).getTime());
+            if (nowMs === undefined) throw new Refusal('DEPENDENCY_DOWN', 'The clocks disagree');
+            return await work(connection, new Date(nowMs));
           },
         ),
       ),
     async stop() {
       await singles.close();
-      breaker.stop();
+      await circuit.stop();
       await pool.end();
     },
   };
@@ -129,29 +127,3 @@ export function openOrderDatabase(options: OrderDatabaseOptions): OrderDatabase 
 /** Keeps a move of slots away until the transaction ends, and tells MySQL's time. */
 const lockSlotMap =
   'SELECT version, UTC_TIMESTAMP(3) AS now FROM slot_map WHERE id = 1 LOCK IN SHARE MODE';
-
-/**
- * Only losses of the server count as failures. A lost race, a refused row, and a caller who left too
- * little time say nothing about the server: one hasty caller must not open the circuit for all.
- */
-async function guarded<Result>(
-  breaker: Breaker,
-  deadline: Deadline,
-  call: () => Promise<Result>,
-): Promise<Result> {
-  const hasty = deadline.leftMs() < fairBudgetMs;
-  const outcome = await breaker.fire(async () => {
-    try {
-      return { result: await call() };
-    } catch (error) {
-      const counts =
-        error instanceof Refusal
-          ? !(hasty && deadline.passed)
-          : lostServerErrnos.has(mysqlErrno(error) ?? 0);
-      if (counts) throw error;
-      return { error };
-    }
-  });
-  if ('error' in outcome) throw outcome.error;
-  return outcome.result;
-}

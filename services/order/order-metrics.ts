@@ -8,6 +8,10 @@ export type CreateStatus = 'success' | 'rejected' | 'failed' | 'unknown';
 export interface OrderMetrics {
   /** Counts one request and the time it took, in seconds. */
   readonly created: (status: CreateStatus, seconds: number) => void;
+  /** Orders refused before anything was done for them, because too many are under way. */
+  readonly refusedAtDoor: import('prom-client').Counter;
+  readonly admissionLimit: import('prom-client').Gauge;
+  readonly underWay: import('prom-client').Gauge;
   readonly hops: BatcherMetrics;
   readonly breakerState: import('prom-client').Gauge<'name'>;
   /** Orders closed because their time was over. */
@@ -44,6 +48,15 @@ export function createOrderMetrics(metrics: Metrics): OrderMetrics {
       counters[status].inc();
       duration.observe(seconds);
     },
+    refusedAtDoor: metrics.counter(
+      'order_refused_at_door_total',
+      'Requests to create an order that were refused because too many were under way',
+    ),
+    admissionLimit: metrics.gauge(
+      'order_admission_limit',
+      'Orders that may be under way at once; follows what they take',
+    ),
+    underWay: metrics.gauge('order_under_way', 'Orders that are being created'),
     hops: createBatcherMetrics(metrics),
     breakerState: metrics.gauge(
       'circuit_breaker_state',

@@ -2,7 +2,7 @@ import type { RowDataPacket } from 'mysql2/promise';
 import { Batcher, type BatcherMetrics } from '../runtime/batcher.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
-import { lockWaitTimeoutErrno, mysqlErrno } from '../runtime/mysql.ts';
+import { isLockWait } from '../runtime/mysql.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import { type OrderDatabase, StaleSlotMap } from './order-database.ts';
 import type { OrderDraft } from './order-draft.ts';
@@ -35,8 +35,8 @@ const readsMax = 200;
 /** Each names a range of the index; more would make the server plan for longer than it reads. */
 const lookUpsMax = 100;
 const inFlightMax = 2;
-/** A look-up that waits for a lock costs a second. */
-const lookUpMsMax = 1_200;
+/** How long look-ups wait for a transaction that is about to write one of their orders, in milliseconds. */
+const lookUpWaitMs = 300;
 
 export function createOrderReader(options: OrderReaderOptions): OrderReader {
   const { shards, queueDepthMax, metrics } = options;
@@ -157,31 +157,32 @@ async function doubtAbsence<Entry>(
   }
 }
 
-/** All of a table at once; if one of them waits for a lock, one by one, so that the others do not. */
+/**
+ * All of a table at once; if one of them waits for a lock, in halves down to it, so that the others do
+ * not wait.
+ */
 async function lookUpGroup(
   { database, table, group }: Place<OrderDraft>,
   results: Map<OrderDraft, Found | Error>,
   deadline: Deadline,
+  waitMs = lookUpWaitMs,
 ): Promise<void> {
   try {
-    const options = { lock: true };
-    const found = await readOrdersByRequest(database, table, group, deadline, options);
+    const found = await readOrdersByRequest(database, table, group, deadline, { lockMs: waitMs });
     for (const draft of group) results.set(draft, found.get(draft.requestKey));
   } catch (error) {
-    if (mysqlErrno(error) !== lockWaitTimeoutErrno) throw error;
+    if (!isLockWait(error)) throw error;
     if (group.length === 1) {
-      results.set(
-        group[0] as OrderDraft,
-        new Refusal('OUTCOME_UNKNOWN', undefined, { cause: error }),
-      );
+      const refusal = new Refusal('OUTCOME_UNKNOWN', undefined, { cause: error });
+      results.set(group[0] as OrderDraft, refusal);
       return;
     }
-    for (const draft of group) {
-      if (deadline.leftMs() > lookUpMsMax) {
-        await lookUpGroup({ database, table, group: [draft] }, results, deadline);
-      } else {
-        results.set(draft, new Refusal('OUTCOME_UNKNOWN', undefined, { cause: error }));
-      }
+    const middle = Math.ceil(group.length / 2);
+    for (const half of [group.slice(0, middle), group.slice(middle)]) {
+      await lookUpGroup({ database, table, group: half }, results, deadline, lockedMs);
     }
   }
 }
+
+/** What was locked for a while already is not waited for once more. */
+const lockedMs = 20;

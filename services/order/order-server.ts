@@ -6,6 +6,7 @@ import {
   type RecordPaymentRequest,
   type RecordPaymentResult,
 } from '../../gen/sluice/order/v1/order_service.ts';
+import type { Admission } from '../runtime/admission.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import type { DeadlineContext } from '../runtime/grpc-deadline.ts';
@@ -18,15 +19,14 @@ import type { BeginPayment } from './begin-payment.ts';
 import type { CancelOrder } from './cancel-order.ts';
 import { findOrder, readOrderHistory } from './find-order.ts';
 import { decodePageToken, listOrders, pageSizeDefault, pageSizeMax } from './list-orders.ts';
-import { draftOrder } from './order-draft.ts';
 import { type OrderMetrics, statusOfRefusal } from './order-metrics.ts';
 import type { OrderReader } from './order-reader.ts';
 import type { OrderShards } from './order-shards.ts';
-import type { OutboxGuard } from './outbox-guard.ts';
-import type { PlacedOrder, PlaceOrder } from './place-order.ts';
+import type { PlacedOrder } from './place-order.ts';
 import type { RecordPayment } from './record-payment.ts';
 import type { RecordRefund } from './record-refund.ts';
 import { resolveOrders } from './resolve-orders.ts';
+import type { TakeOrder } from './take-order.ts';
 import type { WatchOrder } from './watch-orders.ts';
 
 /** Orders in one BatchCreateOrders, and payments in one BatchRecordPayments, at most. */
@@ -37,14 +37,14 @@ export const resolveMax = 5_000;
 export interface OrderServerOptions {
   readonly shards: OrderShards;
   readonly reader: OrderReader;
-  readonly placeOrder: PlaceOrder;
+  readonly takeOrder: TakeOrder;
+  readonly admission: Admission;
   readonly cancelOrder: CancelOrder;
   readonly beginPayment: BeginPayment;
   readonly recordPayment: RecordPayment;
   readonly recordRefund: RecordRefund;
   readonly watchOrder: WatchOrder;
-  readonly outbox: Pick<OutboxGuard, 'check'>;
-  readonly metrics: Pick<OrderMetrics, 'created'>;
+  readonly metrics: Pick<OrderMetrics, 'created' | 'refusedAtDoor'>;
   readonly log: Log;
 }
 
@@ -54,6 +54,7 @@ export function createOrderService(options: OrderServerOptions): ServerService {
   const { watchOrder } = options;
   const implementation: OrderServiceImplementation<DeadlineContext> = {
     async createOrder(request, { deadline }) {
+      enter(options, 1);
       const placed = await createOne(options, request, deadline);
       await beforeReply([placed]);
       if (placed instanceof Refusal) throw placed;
@@ -62,6 +63,7 @@ export function createOrderService(options: OrderServerOptions): ServerService {
 
     async batchCreateOrders({ requests }, { deadline }) {
       requireCount('requests', requests.length, batchMax);
+      enter(options, requests.length);
       const placed = await Promise.all(
         requests.map((request) => createOne(options, request, deadline)),
       );
@@ -130,24 +132,34 @@ export function createOrderService(options: OrderServerOptions): ServerService {
   return service(encodeWhole(OrderServiceDefinition, whole), implementation);
 }
 
-/** One order; a refusal is an answer here, because a batch carries it as one. */
+/** Orders that came together are let in together, or refused at once. @throws Refusal OVERLOADED */
+function enter({ admission, metrics }: OrderServerOptions, orders: number): void {
+  try {
+    admission.enter(orders);
+  } catch (error) {
+    metrics.refusedAtDoor.inc(orders);
+    throw error;
+  }
+}
+
+/** One order that was let in; a refusal is an answer here, because a batch carries it as one. */
 async function createOne(
-  { shards, placeOrder, outbox, metrics, log }: OrderServerOptions,
+  { takeOrder, admission, metrics, log }: OrderServerOptions,
   request: CreateOrderRequest,
   deadline: Deadline,
 ): Promise<PlacedOrder | Refusal> {
   const startedMs = performance.now();
   let outcome: PlacedOrder | Refusal;
   try {
-    const draft = draftOrder(request);
-    if (Array.isArray(draft)) throw invalidRequest(draft);
-    outbox.check(shards.databaseOf(draft.slot));
-    outcome = await placeOrder(draft, deadline);
+    outcome = await takeOrder(request, deadline);
   } catch (error) {
     outcome = refusalOf(error, 'placing an order', log);
   }
+  const tookMs = performance.now() - startedMs;
   const status = outcome instanceof Refusal ? statusOfRefusal(outcome.reason) : 'success';
-  metrics.created(status, (performance.now() - startedMs) / 1_000);
+  metrics.created(status, tookMs / 1_000);
+  // A refusal of the business is quick, whatever the load.
+  admission.leave(status === 'rejected' ? undefined : tookMs);
   return outcome;
 }
 

@@ -2,7 +2,7 @@ import { type Order, OrderStatus } from '../../gen/sluice/order/v1/order.ts';
 import type { ReservationRefusal, ReservedLine } from '../../gen/sluice/stock/v1/stock_service.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
-import { Refusal, reasonOf } from '../runtime/refusals.ts';
+import { Refusal, reasonOf, refusalTable } from '../runtime/refusals.ts';
 import type { FenceOrder } from './fence-order.ts';
 import type { InsertOrders } from './insert-orders.ts';
 import type { OrderDraft } from './order-draft.ts';
@@ -149,19 +149,20 @@ class Attempt {
     if (stored.order.userId !== userId || stored.order.requestId !== requestId) {
       return this.#anotherId();
     }
-    return { placed: this.#replay(stored) };
+    return { placed: replayOf(this.#draft, stored) };
   }
 
   /** Another order of this request is there. Its existence proves that ours cannot be. */
   async #answerWinner(ownId: bigint, winner: StoredOrder): Promise<Step> {
-    if (winner.order.orderId === ownId) return { placed: this.#replay(winner) };
+    if (winner.order.orderId === ownId) return { placed: replayOf(this.#draft, winner) };
     // A hold that cannot be given back now is found by the sweep; the winner is answered all the same.
     const sameContent = winner.fingerprintHex === this.#draft.fingerprintHex;
     if (sameContent) await this.#release(ownId).catch(() => undefined);
     else await this.#release(ownId);
-    return { placed: this.#replay(winner) };
+    return { placed: replayOf(this.#draft, winner) };
   }
 
+  /** An adopted id has been through the gate: what it is refused for now does not undo that. */
   async #refuse({
     reason,
     message,
@@ -171,19 +172,16 @@ class Attempt {
   }: ReservationRefusal): Promise<Step> {
     if (lookUp) {
       const stored = await this.#with.reader.lookUp(this.#draft, this.#deadline);
-      if (stored !== undefined) return { placed: this.#replay(stored) };
+      if (stored !== undefined) return { placed: replayOf(this.#draft, stored) };
     }
-    throw new Refusal(reasonOf(reason), message === '' ? undefined : message, {
+    const name = reasonOf(reason);
+    if (this.#adopted && refusalTable[name].retryAfterMs > 0) {
+      throw new Refusal('OUTCOME_UNKNOWN', undefined, { cause: new Refusal(name, message) });
+    }
+    throw new Refusal(name, message === '' ? undefined : message, {
       retryAfterMs,
       ...(skuId === 0n ? {} : { skuId }),
     });
-  }
-
-  #replay(stored: StoredOrder): PlacedOrder {
-    if (stored.fingerprintHex !== this.#draft.fingerprintHex) {
-      throw new Refusal('IDEMPOTENCY_KEY_REUSED');
-    }
-    return { order: stored.order, replayed: true };
   }
 
   #newStart(): Step {
@@ -214,6 +212,12 @@ class Attempt {
       throw new Refusal('OUTCOME_UNKNOWN', 'The units could not be given back', { cause });
     }
   }
+}
+
+/** The order that a request has made. @throws Refusal IDEMPOTENCY_KEY_REUSED if it had other content */
+export function replayOf(draft: OrderDraft, stored: StoredOrder): PlacedOrder {
+  if (stored.fingerprintHex !== draft.fingerprintHex) throw new Refusal('IDEMPOTENCY_KEY_REUSED');
+  return { order: stored.order, replayed: true };
 }
 
 /** A hold that does not cover the order, or has no price, must not become one. */

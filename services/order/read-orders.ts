@@ -1,5 +1,6 @@
 import type { RowDataPacket } from 'mysql2/promise';
 import type { Deadline } from '../runtime/deadline.ts';
+import { lockWaitLimit } from '../runtime/mysql.ts';
 import type { OrderDatabase } from './order-database.ts';
 import { requestKeyOf } from './order-draft.ts';
 import { asciiLiteral, orderColumns, type StoredOrder, toStoredOrder } from './order-rows.ts';
@@ -25,24 +26,24 @@ export async function readOrdersById(
 /**
  * Reads orders of one table by the requests that made them, keyed by `requestKeyOf`.
  *
- * With `lock`, the read waits for transactions that are about to write such an order, so that
- * absence means absence; it fails with the server's lock timeout if one takes too long.
+ * With `lockMs`, the read waits so long for transactions that are about to write such an order, so
+ * that absence means absence; it fails with `isLockWait` if one takes longer.
  */
 export async function readOrdersByRequest(
   database: OrderDatabase,
   table: string,
   names: readonly OrderRequestName[],
   deadline: Deadline,
-  { lock = false } = {},
+  { lockMs }: { readonly lockMs?: number } = {},
 ): Promise<Map<string, StoredOrder>> {
   // OR, not (a, b) IN ((…), …): for that MariaDB uses only the first column of the key.
   const pairs = names.map(
     ({ userId, requestId }) => `(user_id = ${userId} AND request_id = ${asciiLiteral(requestId)})`,
   );
   const where = pairs.join(' OR ');
-  const clause = lock ? `${where} LOCK IN SHARE MODE` : where;
-  const hint = 'FORCE INDEX (user_request)';
-  const found = await readOrdersWhere(database, table, clause, deadline, hint);
+  const clause = lockMs === undefined ? where : `${where} LOCK IN SHARE MODE`;
+  const how = { indexHint: 'FORCE INDEX (user_request)', ...(lockMs && { lockMs }) };
+  const found = await readOrdersWhere(database, table, clause, deadline, how);
   return new Map(
     found.map((stored) => [requestKeyOf(stored.order.userId, stored.order.requestId), stored]),
   );
@@ -54,10 +55,11 @@ export async function readOrdersWhere(
   table: string,
   where: string,
   deadline: Deadline,
-  indexHint = '',
+  { indexHint = '', lockMs }: { readonly indexHint?: string; readonly lockMs?: number } = {},
 ): Promise<StoredOrder[]> {
+  const select = `SELECT ${orderColumns} FROM orders_${table} ${indexHint} WHERE ${where}`;
   const rows = await database.query<RowDataPacket[]>(
-    `SELECT ${orderColumns} FROM orders_${table} ${indexHint} WHERE ${where}`,
+    lockMs === undefined ? select : (kind) => lockWaitLimit(kind, lockMs, select),
     deadline,
   );
   if (rows.length === 0) return [];

@@ -16,9 +16,10 @@ type Statuses = Map<string, OrderStatus>;
 
 /**
  * Decides which orders exist. A row that is read proves existence; an id without a row is fenced,
- * and only the fence proves absence. What a lock or a move of slots leaves open is undecided.
+ * and only the fence proves absence. What a lock, a move of slots, or a database that is away leaves
+ * open is undecided; the other databases' orders are decided all the same.
  *
- * @throws Refusal DEPENDENCY_DOWN if a database could not be read
+ * @throws Refusal DEPENDENCY_DOWN before the slot map was read
  */
 export async function resolveOrders(
   shards: OrderShards,
@@ -35,7 +36,10 @@ export async function resolveOrders(
       if (mine.length === 0) return undefined;
       const work = (): Promise<void> =>
         resolveInDatabase(shards, routes, database.index, mine, statuses, undecidedKeys, deadline);
-      return database.inTurn(work, deadline);
+      return database.inTurn(work, deadline).catch(() => {
+        // What was read of it before is known; the rest may be there.
+        for (const id of mine) undecidedKeys.add(String(id));
+      });
     }),
   );
   return keys.map((key) => {

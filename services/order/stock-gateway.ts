@@ -24,6 +24,8 @@ export interface StockGateway {
   reserve(reservation: StockReservation, deadline: Deadline): Promise<ReservationOutcome>;
   /** Gives back what an order holds that cannot exist. @throws Refusal if that is not known to be done */
   release(release: StockRelease, deadline: Deadline): Promise<void>;
+  /** What time it is by the clocks that stock knows, in ms since 1970. @throws Refusal DEPENDENCY_DOWN */
+  readTimeMs(deadline: Deadline): Promise<number>;
   /** Whether a connection is up. */
   connected(): boolean;
   close(): Promise<void>;
@@ -40,6 +42,12 @@ export interface StockGatewayOptions {
 }
 
 const entriesMax = 500;
+/**
+ * What waits for longer is refused, and the newest go first once a queue is older than this: in order
+ * everybody would be late, and nothing is done for those who wait here.
+ */
+const ageMaxMs = 250;
+const newestFirstAfterMs = 100;
 /** Orders that make a second batch beside the first worth its calls, statements and commits. */
 const besideStockMin = 128;
 /** Below the server's message limit, with 20-line orders. */
@@ -47,6 +55,7 @@ const bytesMax = 1024 * 1024;
 const callTable = {
   reserveStock: { deadlineMs: 3_000, retry: true, breaker: 'stock.reserve' },
   releaseStock: { deadlineMs: 3_000, retry: true, breaker: 'stock.release' },
+  listSkus: { deadlineMs: 1_000, retry: true, readOnly: true, breaker: 'stock.time' },
 } as const;
 
 export function connectStock(options: StockGatewayOptions): StockGateway {
@@ -64,6 +73,8 @@ export function connectStock(options: StockGatewayOptions): StockGateway {
     name: 'order_to_stock',
     inFlightMax,
     besideMin: besideStockMin,
+    ageMaxMs,
+    newestFirstAfterMs,
     sizeOf: ({ requestId, lines }) => 64 + requestId.length + lines.length * 16,
     async run(entries, { deadline }) {
       const info = failpoints.on ? { orderIds: entries.map(({ orderId }) => orderId) } : {};
@@ -98,6 +109,14 @@ export function connectStock(options: StockGatewayOptions): StockGateway {
   return {
     reserve: (reservation, deadline) => reservations.add(reservation, deadline),
     release: (release, deadline) => releases.add(release, deadline),
+    async readTimeMs(deadline) {
+      const { serverTime } = await stock.client.listSkus(
+        { pageSize: 1, pageToken: '' },
+        { deadline },
+      );
+      if (serverTime === undefined) throw new Refusal('DEPENDENCY_DOWN', 'Stock told no time');
+      return serverTime.getTime();
+    },
     connected: () => stock.connected(),
     async close() {
       await Promise.all([reservations.close(), releases.close()]);

@@ -1,27 +1,27 @@
 import { randomBytes } from 'node:crypto';
-import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
-import { Deadline } from '../runtime/deadline.ts';
+import type { JudgedTime } from '../runtime/judged-time.ts';
 import type { Log } from '../runtime/log.ts';
 import { type Loop, startLoop } from '../runtime/loop.ts';
-import { type Pool, query } from '../runtime/mysql.ts';
-import { hostClock, type IdClock, type WorkerLease } from './id-generator.ts';
+import type { Pool } from '../runtime/mysql.ts';
+import type { WorkerLease } from './id-generator.ts';
+import { workerCount } from './order-id.ts';
+import { WorkerNumbers } from './worker-numbers.ts';
 
-/** A clock farther off MySQL's is refused: its ids would be fenced at birth, or outlive their sweep. */
-const clockSkewMaxMs = 5_000;
-const statementDeadlineMs = 2_000;
+/** How far ids may run ahead of the time, in milliseconds: that many may be made in a burst. */
+const aheadMsMax = 5_000;
 /** Other processes may take the same free number first; with 64 of them that ends soon. */
 const takeAttemptsMax = 8;
 const defaultLeaseMs = 10_000;
 
 export interface WorkerLeaseOptions {
-  /** Order database 0, which holds the leases. */
-  readonly pool: Pool;
+  /** The order databases; the first 64 of them have numbers. */
+  readonly pools: readonly Pool[];
+  /** Told the databases' clocks by the name of the server that each is on. */
+  readonly time: JudgedTime;
+  readonly serverOf: (database: number) => string;
   readonly log: Log;
   /** How long a lease lasts without renewal; default 10 s, renewed after a quarter of it. */
   readonly leaseMs?: number;
-  /** How far the clock may be off MySQL's, and how far ahead ids may run; default 5 s. */
-  readonly skewMaxMs?: number;
-  readonly clock?: IdClock;
 }
 
 export interface LeasedWorker {
@@ -33,7 +33,11 @@ export interface LeasedWorker {
   stop(usedMs: number): Promise<void>;
 }
 
-/** Keeps one of the 64 worker numbers leased to this process, or takes a new one when it is lost. */
+/**
+ * Keeps one of the 64 worker numbers leased to this process, or takes a new one when it is lost. A
+ * number's database that is away costs its number when half of the lease has passed: another database
+ * gives another one, before the old one has run out.
+ */
 export async function startWorkerLease(options: WorkerLeaseOptions): Promise<LeasedWorker> {
   const { log, leaseMs = defaultLeaseMs } = options;
   const holder = new LeaseHolder(options);
@@ -56,20 +60,23 @@ export async function startWorkerLease(options: WorkerLeaseOptions): Promise<Lea
 
 class LeaseHolder {
   lease: WorkerLease | undefined;
-  readonly #pool: Pool;
+  readonly #homes: readonly WorkerNumbers[];
+  readonly #time: JudgedTime;
+  readonly #serverOf: (database: number) => string;
   readonly #log: Log;
   readonly #leaseMs: number;
-  readonly #skewMaxMs: number;
-  readonly #clock: IdClock;
   readonly #owner = randomBytes(16).toString('hex');
   #renewing: Promise<void> = Promise.resolve();
 
-  constructor({ pool, log, leaseMs, skewMaxMs, clock }: WorkerLeaseOptions) {
-    this.#pool = pool;
+  constructor({ pools, time, serverOf, log, leaseMs = defaultLeaseMs }: WorkerLeaseOptions) {
+    const places = Math.min(pools.length, workerCount);
+    this.#homes = pools
+      .slice(0, places)
+      .map((pool, place) => new WorkerNumbers(pool, place, places));
+    this.#time = time;
+    this.#serverOf = serverOf;
     this.#log = log;
-    this.#leaseMs = leaseMs ?? defaultLeaseMs;
-    this.#skewMaxMs = skewMaxMs ?? clockSkewMaxMs;
-    this.#clock = clock ?? hostClock;
+    this.#leaseMs = leaseMs;
   }
 
   /** One after the other: two at once would take two numbers, or find each other's taken. */
@@ -79,61 +86,71 @@ class LeaseHolder {
   }
 
   async #renewOnce(): Promise<void> {
-    const nowMs = await this.#mysqlTimeMs();
-    const offMs = Math.round(this.#clock.wallMs() - nowMs);
-    if (Math.abs(offMs) > this.#skewMaxMs) {
+    const { lease } = this;
+    if (lease === undefined) return await this.#take();
+    try {
+      if (await this.#extend(lease)) return;
+      this.#log.warn({ worker: lease.workerId }, 'worker number lost');
       this.lease = undefined;
-      throw new Error(
-        `The clock is ${offMs} ms off MySQL's; at most ${this.#skewMaxMs} is allowed`,
-      );
+    } catch (error) {
+      // The lease is good for a while yet, and so its database has another chance.
+      if (lease.validUntilMs - performance.now() > this.#leaseMs / 2) throw error;
+      this.#log.warn({ err: error, worker: lease.workerId }, 'worker number cannot be renewed');
     }
-    if (this.lease !== undefined) {
-      if (await this.#extend(this.lease, nowMs)) return;
-      this.#log.warn({ worker: this.lease.workerId }, 'worker number lost');
-      this.lease = undefined;
-    }
-    await this.#take(nowMs);
+    await this.#take();
   }
 
   async giveBack(usedMs: number): Promise<void> {
-    const lease = this.lease;
+    const { lease } = this;
     if (lease === undefined) return;
     this.lease = undefined;
     const highWaterMs = Math.max(usedMs, lease.floorMs);
-    await this.#update(
-      `UPDATE workers SET owner = NULL, leased_until = UTC_TIMESTAMP(3), high_water_ms = LEAST(high_water_ms, ?)
-       WHERE worker_id = ? AND owner = ?`,
-      [highWaterMs, lease.workerId, this.#owner],
-    );
+    await this.#homeOf(lease).giveBack(lease.workerId, this.#owner, highWaterMs);
   }
 
-  async #extend(lease: WorkerLease, nowMs: number): Promise<boolean> {
-    const sentAtMs = this.#clock.monotonicMs();
-    // Never lowered, not even after MySQL's own clock went back: ids up to it may have been made.
+  #homeOf({ workerId }: WorkerLease): WorkerNumbers {
+    return this.#homes[workerId % this.#homes.length] as WorkerNumbers;
+  }
+
+  async #extend(lease: WorkerLease): Promise<boolean> {
+    const home = this.#homeOf(lease);
+    const nowMs = await this.#nowMs(home);
+    const sentAtMs = performance.now();
+    // Never lowered, not even after the time itself went back: ids up to it may have been made.
     const highWaterMs = Math.max(lease.highWaterMs, this.#highWaterFrom(nowMs));
-    const extended = await this.#update(
-      `UPDATE workers SET leased_until = UTC_TIMESTAMP(3) + INTERVAL ? MICROSECOND, high_water_ms = ?
-       WHERE worker_id = ? AND owner = ? AND leased_until > UTC_TIMESTAMP(3)`,
-      [this.#leaseMs * 1_000, highWaterMs, lease.workerId, this.#owner],
-    );
+    const stored = { owner: this.#owner, leaseMs: this.#leaseMs, highWaterMs };
+    const extended = await home.extend(lease.workerId, stored);
     if (extended) {
       this.lease = { ...lease, validUntilMs: sentAtMs + this.#leaseMs, highWaterMs };
     }
     return extended;
   }
 
-  async #take(nowMs: number): Promise<void> {
+  /** A number of whichever database is there. @throws what the last database failed with */
+  async #take(): Promise<void> {
+    let failure: unknown = new Error('All worker numbers are leased');
+    const start = Math.floor(Math.random() * this.#homes.length);
+    for (let tried = 0; tried < this.#homes.length; tried += 1) {
+      const home = this.#homes[(start + tried) % this.#homes.length] as WorkerNumbers;
+      try {
+        if (await this.#takeFrom(home)) return;
+      } catch (error) {
+        failure = error;
+      }
+    }
+    throw failure;
+  }
+
+  async #takeFrom(home: WorkerNumbers): Promise<boolean> {
+    const nowMs = await this.#nowMs(home);
     for (let attempt = 0; attempt < takeAttemptsMax; attempt += 1) {
-      const free = await this.#freeWorker(nowMs);
-      if (free === undefined) throw new Error('All worker numbers are leased');
-      const sentAtMs = this.#clock.monotonicMs();
+      const free = await home.free(nowMs);
+      if (free === undefined) return false;
+      if (await this.#isLeasedElsewhere(home, free.workerId)) continue;
+      const sentAtMs = performance.now();
       const highWaterMs = this.#highWaterFrom(nowMs);
-      const taken = await this.#update(
-        `UPDATE workers SET owner = ?, leased_until = UTC_TIMESTAMP(3) + INTERVAL ? MICROSECOND, high_water_ms = ?
-         WHERE worker_id = ? AND high_water_ms = ? AND leased_until <= UTC_TIMESTAMP(3)`,
-        [this.#owner, this.#leaseMs * 1_000, highWaterMs, free.workerId, free.highWaterMs],
-      );
-      if (!taken) continue;
+      const stored = { owner: this.#owner, leaseMs: this.#leaseMs, highWaterMs };
+      if (!(await home.take(free, stored))) continue;
       this.lease = {
         workerId: free.workerId,
         validUntilMs: sentAtMs + this.#leaseMs,
@@ -141,41 +158,29 @@ class LeaseHolder {
         highWaterMs,
       };
       this.#log.info({ worker: free.workerId }, 'worker number leased');
-      return;
+      return true;
     }
-    throw new Error('Others took every free worker number first');
+    return false;
   }
 
-  /** A number whose lease is over and whose ids all lie in the past. */
-  async #freeWorker(nowMs: number) {
-    const rows = await this.#query<RowDataPacket[]>(
-      `SELECT worker_id, high_water_ms FROM workers
-       WHERE leased_until <= UTC_TIMESTAMP(3) AND high_water_ms < ? ORDER BY high_water_ms, RAND() LIMIT 1`,
-      [nowMs],
+  /** A process that was started with another number of databases may have it. */
+  async #isLeasedElsewhere(home: WorkerNumbers, workerId: number): Promise<boolean> {
+    const others = this.#homes.filter((other) => other !== home);
+    const leased = await Promise.all(
+      others.map((other) => other.isLeased(workerId).catch(() => false)),
     );
-    const row = rows[0];
-    if (row === undefined) return undefined;
-    return { workerId: Number(row.worker_id), highWaterMs: Number(row.high_water_ms) };
+    return leased.includes(true);
   }
 
   #highWaterFrom(nowMs: number): number {
-    return nowMs + this.#leaseMs + this.#skewMaxMs;
+    return nowMs + this.#leaseMs + aheadMsMax;
   }
 
-  async #mysqlTimeMs(): Promise<number> {
-    const rows = await this.#query<RowDataPacket[]>(
-      'SELECT CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS UNSIGNED) AS now_ms',
-      [],
-    );
-    return Number(rows[0]?.now_ms);
-  }
-
-  async #update(sql: string, params: readonly unknown[]): Promise<boolean> {
-    return (await this.#query<ResultSetHeader>(sql, params)).affectedRows === 1;
-  }
-
-  #query<Result>(sql: string, params: readonly unknown[]): Promise<Result> {
-    const deadline = Deadline.after(statementDeadlineMs);
-    return query<Result>(this.#pool, sql, params, { deadline });
+  /** The time that the clocks agree on; ids of another time would be dead at birth, or outlive their sweep. */
+  async #nowMs(home: WorkerNumbers): Promise<number> {
+    this.#time.observe(this.#serverOf(this.#homes.indexOf(home)), await home.nowMs());
+    const nowMs = this.#time.nowMs();
+    if (nowMs === undefined) throw new Error("This host's clock and MySQL's disagree");
+    return nowMs;
   }
 }

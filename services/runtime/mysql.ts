@@ -81,12 +81,15 @@ export function serverKindOf(connection: PoolConnection): ServerKind {
  * it fails with `isStatementTimeout` then. The transaction lives on, and keeps the locks that the
  * statement took before, until it ends or goes back to a savepoint.
  *
- * @param statement begins with SELECT and has no optimizer hint
+ * @param statement a SELECT without an optimizer hint; any other one is bounded on MariaDB alone
  */
 export function lockWaitLimit(kind: ServerKind, ms: number, statement: string): string {
   if (kind === 'mariadb') return `SET STATEMENT max_statement_time=${ms / 1_000} FOR ${statement}`;
   return statement.replace(/^\s*SELECT\b/i, `SELECT /*+ MAX_EXECUTION_TIME(${Math.ceil(ms)}) */`);
 }
+
+/** A statement; a function, where its text depends on the kind of server. */
+export type SqlText = string | ((kind: ServerKind) => string);
 
 export interface TransactionOptions {
   readonly deadline: Deadline;
@@ -127,12 +130,13 @@ export async function transaction<Result>(
 /** One statement outside a transaction, under a deadline. @throws as `transaction` before COMMIT */
 export async function query<Rows>(
   pool: Pool,
-  sql: string,
+  sql: SqlText,
   params: readonly unknown[],
   { deadline }: { deadline: Deadline },
 ): Promise<Rows> {
   return await withConnection(pool, deadline, async (connection) => {
-    const [rows] = await connection.query(sql, params as unknown[]);
+    const text = typeof sql === 'function' ? sql(sessionOf(connection).kind) : sql;
+    const [rows] = await connection.query(text, params as unknown[]);
     return rows as Rows;
   });
 }

@@ -72,7 +72,10 @@ export function startCheckGates(options: CheckGatesOptions): Loop {
     metrics.pendingAgeSeconds.set(totals.ageMs / 1_000);
     metrics.gateDifference.set(totals.difference);
     for (const { sku, view } of suspects.slice(0, closeLooksMax)) {
-      const contradicts = await contradictsInUse(options, sku);
+      const contradicts = await contradictsInUse(options, sku).catch((err) => {
+        log.warn({ err, skuId: String(sku.skuId) }, 'a gate could not be compared with the ledger');
+        return false;
+      });
       if (contradicts) options.requestResync(sku.skuId, 'contradiction', view.epoch);
     }
   }

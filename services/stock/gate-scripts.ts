@@ -39,7 +39,7 @@ export const gateScripts = {
     returns: { CREDITED: 1, GATE_OLDER: 2, GATE_NEWER: 3, NOT_LOADED: 4 },
   },
   close_gate: {
-    keys: ['meta'],
+    keys: ['meta', 'avail', 'buyers', 'pending', 'entries'],
     args: ['token', 'fresh_ms', 'deadline_ms'],
     returns: { CLOSED: 1, BUSY: 2, EXPIRED: 3 },
   },

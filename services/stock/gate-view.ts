@@ -52,29 +52,52 @@ async function readChunk(
   const pipeline = connection.redis.pipeline();
   pipeline.info('server').info('replication');
   for (const skuId of skuIds) {
-    const { avail, meta, pending } = skuKeys(skuId);
+    const { avail, meta, buyers, pending, entries } = skuKeys(skuId);
     pipeline.get(avail).zcard(pending).zrange(pending, '0', '0', 'WITHSCORES');
-    pipeline.hmget(meta, ...metaFields);
+    pipeline
+      .hmget(meta, ...metaFields)
+      .hexists(buyers, '0')
+      .hlen(entries);
   }
   const replies = await answersOf(pipeline);
   const runId = /run_id:(\w+)/.exec(String(replies[0]))?.[1];
   const replid = /master_replid:(\w+)/.exec(String(replies[1]))?.[1];
   return skuIds.map((_, index) => {
-    const [available, pendingOrders, oldest, meta] = replies.slice(2 + index * 4) as [
+    const ofSku = replies.slice(2 + index * commandsPerSku, 2 + (index + 1) * commandsPerSku);
+    if (ofSku.includes(wrongType)) return missingGate;
+    const [available, pendingOrders, oldest, meta, knowsBuyers] = ofSku as [
       string | null,
       number,
       string[],
       (string | null)[],
+      number,
     ];
     const view = viewOf(available, pendingOrders, meta, { runId, replid });
-    return oldest[1] === undefined ? view : { ...view, oldestPendingMs: Number(oldest[1]) };
+    const loaded = view.loaded && knowsBuyers === 1;
+    return { ...view, loaded, ...(oldest[1] ? { oldestPendingMs: Number(oldest[1]) } : {}) };
   });
 }
+
+const commandsPerSku = 6;
 
 const metaFields = [
   ...['state', 'run_id', 'replid', 'epoch'],
   ...['settings_version', 'paused', 'closing_ms'],
 ];
+
+/** A gate with a key of another type than it has to be: no script can use it, and it is installed anew. */
+const missingGate: GateView = {
+  loaded: false,
+  state: 'missing',
+  onThisServer: false,
+  available: undefined,
+  paused: false,
+  epoch: -1n,
+  settingsVersion: -1n,
+  closingMs: undefined,
+  pendingOrders: 0,
+  oldestPendingMs: undefined,
+};
 
 function viewOf(
   available: string | null,
@@ -114,9 +137,9 @@ export async function readPending(
     for (const skuId of chunk) {
       pipeline.zrangebyscore(skuKeys(skuId).pending, '-inf', untilMs, 'LIMIT', 0, max);
     }
-    const replies = (await answersOf(pipeline)) as string[][];
+    const replies = (await answersOf(pipeline)) as (string[] | typeof wrongType)[];
     for (const [index, orders] of replies.entries()) {
-      if (orders.length === 0) continue;
+      if (orders === wrongType || orders.length === 0) continue;
       const skuId = chunk[index] as bigint;
       found.set(skuId, await readEntries(connection, skuId, orders));
     }
@@ -130,7 +153,8 @@ async function readEntries(
   orders: readonly string[],
 ): Promise<PendingEntry[]> {
   const pipeline = connection.redis.pipeline().hmget(skuKeys(skuId).entries, ...orders);
-  const [entries] = (await answersOf(pipeline)) as [(string | null)[]];
+  const [reply] = (await answersOf(pipeline)) as [(string | null)[] | typeof wrongType];
+  const entries = reply === wrongType ? [] : reply;
   return orders.map((order, index) => {
     // Both are written and removed together; without its entry an order can be removed, not credited.
     const [, units = '0', user = '0', requestId = ''] =
@@ -139,6 +163,10 @@ async function readEntries(
   });
 }
 
+/** Stands for the reply to a command whose key is of another type; it says nothing about other keys. */
+const wrongType = Symbol('wrong type');
+
+/** @throws Refusal if Redis did not answer, or refused a command for another reason than its key's type */
 async function answersOf(pipeline: ChainableCommander): Promise<unknown[]> {
   let replies: [Error | null, unknown][] | null;
   try {
@@ -147,6 +175,7 @@ async function answersOf(pipeline: ChainableCommander): Promise<unknown[]> {
     throw gateFailure(error);
   }
   return (replies ?? []).map(([error, reply]) => {
+    if (error?.message.startsWith('WRONGTYPE')) return wrongType;
     if (error) throw gateFailure(error);
     return reply;
   });

@@ -161,8 +161,9 @@ export class Gate {
     respectOthersMs: number,
   ): Promise<ClosedGate | undefined> {
     const deadlineMs = Math.floor(this.#connection.redisNowMs() + this.#commandTimeoutMs);
+    const { meta, avail, buyers, pending, entries } = skuKeys(skuId);
     const args = [token, String(respectOthersMs), String(deadlineMs)];
-    const reply = await this.#run('close_gate', [skuKeys(skuId).meta], args);
+    const reply = await this.#run('close_gate', [meta, avail, buyers, pending, entries], args);
     const [status, runId, replid] = reply as [number, string, string];
     if (returnedName('close_gate', status) !== 'CLOSED') return undefined;
     return { token, runId, replid };

@@ -99,6 +99,7 @@ function gateBatcher(
       if (failpoints.on && mode === 'take') await failpoints.hit('stock.before_gate', { skuId });
       const reply = await gate.reserve(skuId, entries, deadline, mode);
       if (failpoints.on && mode === 'take') await failpoints.hit('stock.after_gate', { skuId });
+      if (failpoints.on && mode === 'ask') await failpoints.hit('stock.after_ask', { skuId });
       return splitReply(reply, chunks);
     },
   });

@@ -88,7 +88,10 @@ async function closeAll(
     const right = await gate.close(skuId, `${owner}:${randomUUID()}`, respectOthersMs);
     if (right) closed.set(skuId, right);
   });
-  await Promise.all(closing);
+  const results = await Promise.allSettled(closing);
+  const failed = results.find(({ status }) => status === 'rejected');
+  // What fails at one gate keeps no other closed.
+  if (failed?.status === 'rejected' && closed.size === 0) throw failed.reason;
   return closed;
 }
 

@@ -22,8 +22,6 @@ import { attempt, attemptUntilKnown, type Click, type Outcome } from '../support
 const patientMs = 20_000;
 /** How long order waits for stock: beyond it order cannot know what stock did. */
 const stockMs = 2_900;
-/** How long a statement waits for a lock. */
-const lockWaitMs = 1_000;
 /** A machine that stands still for a second or two must not settle what a test holds, nor give Redis up. */
 const unhurried = { SLUICE_SETTLE_AGE_MS: '4000', SLUICE_REDIS_TIMEOUT_MS: '2500' };
 let system: Composed;
@@ -215,24 +213,42 @@ test('5: an installation that stalled cannot install its old figures over a newe
   assert.equal(ledger?.available, 9n);
 });
 
-test('6: a retry that is refused while its order is being committed waits for it and answers it', async () => {
+test('6: a retry whose record is lost while its order is being committed is led to that order', async () => {
   const skuId = await newSku(5n, 1);
   const click = newClick(skuId);
   const commit = pauseAt('order.before_commit');
   const slow = buy(system.a, click);
   await commit.reached;
   await system.redis.del(requestRecord(click, skuId));
-  const lookUp = pauseAt('order.before_look_up');
+  // The gate refuses the retry by the limit; the ledger still holds the units of its first attempt.
+  const adopted = pauseAt('order.after_adopt_read');
   const retry = buy(system.b, click);
-  await lookUp.reached;
-  const releasedAt = performance.now();
-  const committing = slow.then(() => performance.now() - releasedAt);
-  lookUp.release();
+  const { orderIds } = await adopted.reached;
   commit.release();
-  const [first, looked] = await Promise.all([slow, retry]);
+  const first = await known(system.a, click, slow);
   isOk(first);
-  // Only a commit that took longer than the look-up waits for may leave it unknown.
-  const again = (await committing) > lockWaitMs ? await known(system.b, click, retry) : looked;
+  assert.deepEqual(orderIds, [first.orderId]);
+  adopted.release();
+  const again = await known(system.b, click, retry);
+  isOk(again);
+  assert.equal(again.orderId, first.orderId);
+});
+
+test('6c: a request that nobody has inserted yet is not refused by what its own first attempt holds', async () => {
+  const skuId = await newSku(1n);
+  const click = newClick(skuId);
+  const insert = pauseAt('order.before_begin');
+  const slow = buy(system.a, click);
+  await insert.reached;
+  // Redis loses the record, and the unit is gone: the retry finds no order, only the hold tells of it.
+  await system.redis.flushall();
+  await system.b.admin.rebuildStock({ skuId }).catch(() => undefined);
+  await untilGateOpen(system.b, skuId);
+  const retry = await attempt(system.b.order, click, patientMs);
+  insert.release();
+  const first = await known(system.a, click, slow);
+  isOk(first);
+  const again = retry.kind === 'unknown' ? await buyUntilKnown(system.b, click) : retry;
   isOk(again);
   assert.equal(again.orderId, first.orderId);
 });
@@ -279,10 +295,15 @@ test('8: an adopted id passes the gates of all its SKUs', async () => {
 });
 
 test('9: a copy that undoes its first SKU cannot leave the other copy with the second alone', async () => {
-  const [first, second] = [await newSku(5n), await newSku(0n)];
+  const [first, second] = [await newSku(5n), await newSku(1n)];
   const click = newClick(first, second);
+  const asked = pauseAt('stock.after_ask', (info) => info.skuId === second);
   const fence = pauseAt('stock.before_fence');
   const refused = buy(system.a, click);
+  await asked.reached;
+  // The last unit goes after the gates were asked, so that the first SKU has been taken in vain.
+  isOk(await buyUntilKnown(system.b, newClick(second)));
+  asked.release();
   await fence.reached;
   await system.a.admin.adjustStock({ skuId: second, delta: 5n, requestId: `more-${second}` });
   const post = pauseAt('stock.before_post');

@@ -18,6 +18,7 @@ const orderPlaces = [
   'relay.after_delete',
 ];
 const stockPlaces = [
+  'stock.after_ask',
   'stock.before_gate',
   'stock.after_gate',
   'stock.before_post',

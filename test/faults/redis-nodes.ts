@@ -24,6 +24,8 @@ export interface RedisFront {
   addNode(args?: readonly string[]): Promise<RedisNode>;
   /** Leads to another node; connections to the one before are cut. */
   pointTo(node: RedisNode): void;
+  /** Leads new connections to another node, as a name or a virtual address does; open ones stay where they are. */
+  pointNewOnesTo(node: RedisNode): void;
   /** While true, what Redis answers never arrives; what it is asked does. */
   loseReplies(lose: boolean): void;
   close(): Promise<void>;
@@ -67,6 +69,9 @@ export async function frontRedis(system: Composed): Promise<RedisFront> {
     pointTo(node) {
       target = node;
       for (const socket of sockets) socket.destroy();
+    },
+    pointNewOnesTo(node) {
+      target = node;
     },
     loseReplies(lose) {
       losing = lose;

@@ -164,6 +164,18 @@ test('close_gate closes a missing gate without creating its figure', async () =>
   assert.equal(view?.available, undefined);
 });
 
+test('close_gate removes keys of another type, so that the gate can be installed', async () => {
+  for (const key of ['meta', 'avail', 'buyers', 'pending', 'entries'] as const) {
+    const skuId = nextSku();
+    await install(under, skuId, 10n);
+    await redis.del(skuKeys(skuId)[key]);
+    await redis.rpush(skuKeys(skuId)[key], 'not', 'ours');
+    await install(under, skuId, 7n);
+    assert.deepEqual(await reserve(under, skuId, [order(skuId)]), ['ADMITTED']);
+    assert.equal((await stateOf(skuId)).available, '6');
+  }
+});
+
 test('close_gate does nothing after its deadline', async () => {
   const skuId = nextSku();
   await install(under, skuId, 10n);

@@ -191,6 +191,19 @@ export const damages: readonly Damage[] = [
     ],
   },
   {
+    name: 'a watermark in the future, which no order can pass',
+    flaws: ['P4 watermark-ahead'],
+    sql: ({ stock }) => {
+      const tenMinutes = '(600000 << 22)';
+      const now = '((CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS UNSIGNED) - 1735689600000) << 22)';
+      return [
+        `CREATE TABLE ${stock}.kept AS SELECT * FROM ${stock}.watermark;
+         UPDATE ${stock}.watermark SET order_id = ${now} + ${tenMinutes}`,
+        `UPDATE ${stock}.watermark SET order_id = (SELECT order_id FROM ${stock}.kept); DROP TABLE ${stock}.kept`,
+      ];
+    },
+  },
+  {
     name: 'a hold for an order that never came',
     flaws: ['P4 hold-without-order'],
     sql: ({ stock, id }) => [

@@ -103,7 +103,7 @@ test('callers with hardly any time do not open the circuit of a database', async
     });
     process.closeCircuit();
     // Each time: one that has opened is soon closed again, since the database answers.
-    for (const { breaker } of process.shards.databases) assert.equal(breaker.open, false);
+    for (const { away } of process.shards.databases) assert.equal(away, false);
   }
   failpoints.clear();
   const { order: made } = await process.client.createOrder(orderRequest(user, 'calm'));

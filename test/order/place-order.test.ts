@@ -324,6 +324,26 @@ test('a refusal that asks for a look-up is overruled by the order of an earlier 
   );
 });
 
+test('an adopted id is never told that nothing was done', async () => {
+  const passing = [
+    RefusalReason.REFUSAL_REASON_OVERLOADED,
+    RefusalReason.REFUSAL_REASON_DEPENDENCY_DOWN,
+    RefusalReason.REFUSAL_REASON_STOCK_NOT_LOADED,
+  ];
+  for (const reason of passing) {
+    let asked = 0;
+    bench.stock.script = ({ orderId }) => {
+      asked += 1;
+      if (asked > 1) return refusedOutcome(reason, {});
+      return { $case: 'adopted', value: { orderId: orderId - 4096n * 1024n } };
+    };
+    await assert.rejects(order.client.createOrder(orderRequest(newUser(), `adopted ${reason}`)), {
+      reason: 'OUTCOME_UNKNOWN',
+    });
+    assert.equal(asked, 2);
+  }
+});
+
 test('a refused retry waits for the insert of its first attempt and answers its order', async (t) => {
   const userId = newUser();
   const other = await bench.start();

@@ -293,7 +293,7 @@ test('orders that waited for one database are read where each of them is now', a
   let waiting = 0;
   database.query = (async (sql, deadline) => {
     // The process itself looks at this database too, at its own times.
-    if (!sql.includes(String(ids[1]))) return await query(sql, deadline);
+    if (!String(sql).includes(String(ids[1]))) return await query(sql, deadline);
     waiting += 1;
     await held;
     return await query(sql, deadline);

@@ -4,6 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { isDeepStrictEqual } from 'node:util';
 import { isBuyerWrong } from '../../services/stock/compare-buyers.ts';
 import { Contradictions } from '../../services/stock/contradictions.ts';
+import { skuKeys } from '../../services/stock/redis-keys.ts';
 import { eventually } from '../support/eventually.ts';
 import { type Buyers, figuresOf, metric, startBuyers, untilSold } from './buyers.ts';
 import { atRest, newSku, reservation, reserve, shortAge, startStockSystem } from './support.ts';
@@ -180,6 +181,19 @@ test('a figure that is no number closes one gate and no other', async () => {
   await system.redis.set(`{sku:${other}}:avail`, '0');
   assert.equal(await atRest(system, broken), 10);
   assert.equal(await atRest(system, other), 10);
+});
+
+test('a key of another type closes one gate for a moment and keeps no other from being looked at', async () => {
+  for (const key of ['meta', 'avail', 'buyers', 'pending', 'entries'] as const) {
+    const [broken, other] = [await newSku(system, 10n), await newSku(system, 10n)];
+    await system.redis.unlink(skuKeys(broken)[key]);
+    await system.redis.rpush(skuKeys(broken)[key], 'not', 'ours');
+    await system.redis.unlink(skuKeys(other).meta);
+    assert.equal(await atRest(system, other), 10);
+    const typeOf = (): Promise<string> => system.redis.type(skuKeys(broken)[key]);
+    await eventually(async () => (await typeOf()) !== 'list', `${key} is made anew`);
+    assert.equal(await atRest(system, broken), 10);
+  }
 });
 
 test('a figure that moves is not a contradiction, one that stays is', () => {

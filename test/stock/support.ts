@@ -59,6 +59,10 @@ export interface StockSystem {
   };
   readonly port: number;
   readonly metricsPort: number;
+  /** The name of the stock database. */
+  readonly database: string;
+  /** The copy that the clients above lead to. */
+  readonly first: StockClients;
   /** Starts another copy of the service; it stops with the system. */
   startCopy(variables?: Record<string, string>): Promise<StockClients>;
   restartRedis(meanwhile?: (dir: string) => void): Promise<void>;
@@ -112,13 +116,13 @@ export async function startStockSystem(
     copies.push(copy);
     return copy;
   };
-  const { stock, admin, port, metricsPort } = await startCopy();
+  const first = await startCopy();
   const redis = new Redis(redisServer.url, { maxRetriesPerRequest: null });
   redis.on('error', () => undefined);
   const database = `${prefix}_stock`;
   const pool = createPool(databaseUrl, { database, connectionsMax: 6, multipleStatements: true });
   return {
-    ...{ stock, admin, redis, pool, orders, port, metricsPort, startCopy },
+    ...{ ...first, first, redis, pool, database, orders, startCopy },
     async restartRedis(meanwhile) {
       const { port } = redisServer;
       await redisServer.kill();

@@ -3,7 +3,7 @@ import type { StockAdminServiceClient } from '../../gen/sluice/stock/v1/stock_ad
 import type { Pool } from '../../services/runtime/mysql.ts';
 import { eventually } from './eventually.ts';
 import { orderShards } from './system.ts';
-import type { Click } from './workload.ts';
+import type { Answered, Click } from './workload.ts';
 
 const held = 1;
 const sold = 2;
@@ -198,12 +198,30 @@ function historyBreaches(
     for (const orderId of answered) {
       if (!stored.includes(orderId)) breaches.push(`P3 answered order ${orderId} is not there`);
     }
+    const last = outcomes.at(-1);
     const refusedOnly = outcomes.length > 0 && outcomes.every(({ kind }) => kind === 'refused');
-    if (refusedOnly && stored.length > 0) {
-      breaches.push(`P3 request ${userId}/${requestId} was only refused, yet ${stored} exists`);
+    const inTheEnd = refusalForGood(last);
+    if ((refusedOnly || inTheEnd !== undefined) && stored.length > 0) {
+      const how = refusedOnly ? 'only refused' : `refused in the end (${inTheEnd})`;
+      breaches.push(`P3 request ${userId}/${requestId} was ${how}, yet ${stored} exists`);
     }
   }
   return breaches;
+}
+
+/** Refusals of the sale itself: they say that the request has no order, whatever was answered before. */
+const refusalsForGood = new Set([
+  'SOLD_OUT',
+  'PURCHASE_LIMIT',
+  'SALE_NOT_STARTED',
+  'SALE_ENDED',
+  'SKU_PAUSED',
+]);
+
+/** Why the buyer was told in the end, with no other attempt under way, that there is no order. */
+function refusalForGood(last: Answered | undefined): string | undefined {
+  if (last?.kind !== 'refused' || last.alone !== true) return undefined;
+  return refusalsForGood.has(last.reason) ? last.reason : undefined;
 }
 
 /** I5: at rest the gate admits what the ledger has, and waits for nothing. */

@@ -10,12 +10,15 @@ export type Outcome =
   | { readonly kind: 'refused'; readonly reason: string }
   | { readonly kind: 'unknown'; readonly reason: string };
 
-/** One click of one user, with everything that was answered to it. */
+/** An outcome, and whether no other attempt of its click was under way meanwhile. */
+export type Answered = Outcome & { readonly alone?: boolean };
+
+/** One click of one user, with everything that was answered to it, in order. */
 export interface Click {
   readonly userId: bigint;
   readonly requestId: string;
   readonly lines: readonly { skuId: bigint; quantity: number }[];
-  readonly outcomes: Outcome[];
+  readonly outcomes: Answered[];
 }
 
 /** A small generator whose runs can be repeated from the printed seed (mulberry32). */
@@ -34,14 +37,23 @@ export function runSeed(): number {
   return Number(process.env.SLUICE_TEST_SEED ?? Math.floor(Math.random() * 2 ** 31));
 }
 
+/** Attempts of each click: how many were begun and how many are answered. */
+const attemptsOf = new WeakMap<Click, { begun: number; answered: number }>();
+
 /** Makes one attempt, and adds its outcome to the click. */
 export async function attempt(
   client: OrderServiceClient,
   click: Click,
   deadlineMs = 3_000,
 ): Promise<Outcome> {
+  const attempts = attemptsOf.get(click) ?? { begun: 0, answered: 0 };
+  attemptsOf.set(click, attempts);
+  const before = attempts.answered;
+  attempts.begun += 1;
   const outcome = await attemptOnce(client, click, deadlineMs);
-  click.outcomes.push(outcome);
+  attempts.answered += 1;
+  const alone = attempts.begun === before + 1;
+  click.outcomes.push({ ...outcome, alone });
   return outcome;
 }
 

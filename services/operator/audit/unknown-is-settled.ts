@@ -1,6 +1,7 @@
 import type { PromiseCheck, StoresLook } from './promise.ts';
 import { readSkuIds } from './sku-ids.ts';
 import { hold, holdName } from './states.ts';
+import { lookAtWatermark } from './watermark-ahead.ts';
 
 const looksAtOnce = 8;
 
@@ -22,7 +23,10 @@ export const unknownIsSettled: PromiseCheck = {
       });
     }
   },
-  lookAtStores: lookAtPending,
+  async lookAtStores(look) {
+    await lookAtWatermark(look);
+    await lookAtPending(look);
+  },
 };
 
 /** What the gate admitted is posted or fenced soon; an old pending entry is somebody's unit that nobody settles. */
