@@ -1,6 +1,7 @@
 import type { Admin, IHeaders, Kafka, KafkaMessage, TopicPartitionOffset } from 'kafkajs';
 import { Deadline } from './deadline.ts';
 import { createEventPublisher, type EventMessage } from './event-publisher.ts';
+import { whenGroupsLoaded } from './group-loading.ts';
 import { createKafka, deadLetterTopic } from './kafka.ts';
 import { createLog, type Log } from './log.ts';
 import { readTopic } from './topic-reader.ts';
@@ -155,7 +156,9 @@ async function replayedUpTo(
   group: string,
 ): Promise<ReadonlyMap<number, bigint>> {
   const groupId = replayedGroup(letters, group);
-  const [committed] = await admin.fetchOffsets({ groupId, topics: [letters] });
+  const [committed] = await whenGroupsLoaded(() =>
+    admin.fetchOffsets({ groupId, topics: [letters] }),
+  );
   return new Map(committed?.partitions.map((each) => [each.partition, BigInt(each.offset)]));
 }
 
@@ -171,7 +174,7 @@ async function rememberReplayed(
       if (owner === group) next.set(partition, String(BigInt(offset) + 1n));
     }
     const offsets = [...next].map(([partition, offset]) => ({ topic, partition, offset }));
-    await commitAs(kafka, replayedGroup(topic, group), topic, offsets);
+    await whenGroupsLoaded(() => commitAs(kafka, replayedGroup(topic, group), topic, offsets));
   }
 }
 
