@@ -113,7 +113,7 @@ test(
   '300 orders behind poison of each kind in one partition are followed; the poison is set aside and comes back',
   slow,
   async () => {
-    const [before, behind] = [await newOrders(good, 30), await newOrders(good, 270)];
+    const [before, behind] = [await newOrders(good, 200), await newOrders(good, 100)];
     const [[bent], [orphan]] = [await newOrders(damaged, 1), await newOrders(deleted, 1)];
     const poison = [bent as bigint, orphan as bigint];
     const damage = (by: string) =>
