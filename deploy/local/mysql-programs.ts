@@ -145,7 +145,7 @@ for deb in debs/*.deb; do dpkg-deb -x "$deb" root; done
 function programIn(root: string): MySqlProgram {
   const [loader] = globSync('**/ld-linux*.so.*', { cwd: root });
   const libraries = new Set(
-    globSync('**/*.so*', { cwd: root }).map((file) => join(root, dirname(file))),
+    globSync('usr/lib*/**/*.so*', { cwd: root }).map((file) => join(root, dirname(file))),
   );
   if (loader === undefined)
     throw new Failure(`${root} is not whole: remove it, and it is fetched again.`);

@@ -11,6 +11,8 @@ import { idleSecondsMax, type SessionNeeds } from './mysql-settings.ts';
 
 /** Until the server has greeted us and taken the password. */
 const connectMsMax = 3_000;
+/** Answers are waited for in ticks; one that comes late counts for no more than its length. */
+const tickMs = 50;
 /** The same and the session's setting up, which takes three round trips. */
 const openMsMax = 5_000;
 
@@ -74,7 +76,7 @@ export async function openPlainConnection(
   address: ServerAddress,
   signal: AbortSignal,
 ): Promise<DriverConnection> {
-  const driver = dial(address, false);
+  const driver = dial({ ...address, database: undefined }, false);
   await orDestroy(driver, within(greeting(driver), connectMsMax, signal));
   return driver;
 }
@@ -86,7 +88,8 @@ function dial(
   const driver = createConnection({
     ...server,
     ...(database === undefined ? {} : { database }),
-    connectTimeout: connectMsMax,
+    // Ours bounds the session's setting up too, and knows when this process stood still.
+    connectTimeout: 0,
     enableKeepAlive: true,
     keepAliveInitialDelay: 10_000,
     maxPreparedStatements: 256,
@@ -162,27 +165,35 @@ export async function rests({ driver, session }: OpenConnection, ms: number): Pr
   }
 }
 
-/** @throws Error ETIMEDOUT if `work` takes longer; what it throws later is nobody's concern */
+/**
+ * Waits for an answer. Time in which this process stood still does not count: the answer may have been there all the while.
+ *
+ * @throws Error ETIMEDOUT if `work` takes longer; what it throws later is nobody's concern
+ */
 async function within<Result>(
   work: Promise<Result>,
   ms: number,
   signal?: AbortSignal,
 ): Promise<Result> {
   work.catch(() => undefined);
-  const timer = new AbortController();
+  const over = new AbortController();
   const late = new Promise<never>((_, reject) => {
     const giveUp = (): void => {
       const error = new Error('the server did not answer in time');
       reject(Object.assign(error, { code: 'ETIMEDOUT' }));
     };
-    const timeout = setTimeout(giveUp, ms);
-    signal?.addEventListener('abort', giveUp, { once: true, signal: timer.signal });
+    let leftMs = ms;
+    const ticks = setInterval(() => {
+      leftMs -= tickMs;
+      if (leftMs <= 0) giveUp();
+    }, tickMs);
+    over.signal.addEventListener('abort', () => clearInterval(ticks), { once: true });
+    signal?.addEventListener('abort', giveUp, { once: true, signal: over.signal });
     if (signal?.aborted) giveUp();
-    timer.signal.addEventListener('abort', () => clearTimeout(timeout), { once: true });
   });
   try {
     return await Promise.race([work, late]);
   } finally {
-    timer.abort();
+    over.abort();
   }
 }

@@ -200,7 +200,8 @@ async function withConnection<Result>(
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<never>((_, reject) => {
     const giveUp = (): void => reject(new DatabaseSlow('The statement ran past its deadline'));
-    timer = setTimeout(giveUp, Math.max(0, deadline.leftMs()));
+    // Where this process stood still, the answer may have come meanwhile and is read first.
+    timer = setTimeout(() => setImmediate(giveUp), Math.max(0, deadline.leftMs()));
   });
   const working = work(connection, phase);
   try {

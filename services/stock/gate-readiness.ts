@@ -91,13 +91,13 @@ async function lookAtPage(
 ): Promise<Page> {
   const nowMs = time.nowMs() ?? Date.now();
   const soon = { after, max, openBefore: new Date(nowMs + soonMs), closeAfter: new Date(nowMs) };
-  const skuIds = await skusOnSale(pool, soon, Deadline.after(deadlineMs));
+  const { skuIds, last } = await skusOnSale(pool, soon, Deadline.after(deadlineMs));
   const views = skuIds.length > 0 ? await readGates(connection, skuIds) : [];
   const closed = skuIds.filter((_, index) => views[index]?.loaded !== true);
   for (const skuId of closed) requestResync(skuId, 'not_loaded');
   return {
     open: skuIds.length - closed.length,
     closed: closed.length,
-    last: skuIds.length === max ? skuIds.at(-1) : undefined,
+    last,
   };
 }

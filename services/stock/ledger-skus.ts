@@ -45,21 +45,37 @@ export async function listSkus(
   return (await query<RowDataPacket[]>(pool, sql, [after, max], { deadline })).map(skuOf);
 }
 
+/** Rows that a look for SKUs on sale reads at most: sales that are over stay in the table for good. */
+const onSaleRowsMax = 2_000;
+
+/** SKUs on sale, `max` at most, and behind which to go on looking; undefined if there are no more. */
+export interface SkusOnSale {
+  readonly skuIds: readonly bigint[];
+  readonly last: bigint | undefined;
+}
+
 /** SKUs that are not paused and whose window is open, or will be by then; a page by ascending id. */
 export async function skusOnSale(
   pool: Pool,
   page: { after: bigint; max: number; openBefore: Date; closeAfter: Date },
   deadline: Deadline,
-): Promise<bigint[]> {
+): Promise<SkusOnSale> {
   const rows = await query<RowDataPacket[]>(
     pool,
-    `SELECT sku_id FROM skus WHERE sku_id > ? AND paused = 0
-       AND (open_time IS NULL OR open_time <= ?) AND (close_time IS NULL OR close_time > ?)
-     ORDER BY sku_id LIMIT ?`,
-    [page.after, page.openBefore, page.closeAfter, page.max],
+    `SELECT sku_id, paused = 0 AND (open_time IS NULL OR open_time <= ?)
+       AND (close_time IS NULL OR close_time > ?) AS on_sale
+     FROM skus WHERE sku_id > ? ORDER BY sku_id LIMIT ${onSaleRowsMax}`,
+    [page.openBefore, page.closeAfter, page.after],
     { deadline },
   );
-  return rows.map((row) => BigInt(row.sku_id));
+  const skuIds: bigint[] = [];
+  for (const row of rows) {
+    if (Number(row.on_sale) !== 1) continue;
+    skuIds.push(BigInt(row.sku_id));
+    if (skuIds.length === page.max) return { skuIds, last: skuIds.at(-1) };
+  }
+  const last = rows.length === onSaleRowsMax ? BigInt(rows.at(-1)?.sku_id) : undefined;
+  return { skuIds, last };
 }
 
 /** The ledger's clock, in ms since 1970. */

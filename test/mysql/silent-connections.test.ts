@@ -98,6 +98,7 @@ testOn(
   async (server, t) => {
     const other = await startSqlServer(server.kind);
     t.after(() => other.stop());
+    await prepareAccounts(other);
     await throughProxy(server, async (pool, proxy) => {
       const [slowId, begun] = await begin(pool);
       const victim = await connectionWithId(other, slowId);

@@ -14,6 +14,12 @@ export interface FillOptions {
   readonly orders: number;
   /** How long ago the newest order was made and last changed. */
   readonly ageSeconds: number;
+  /** Another server than the one of the tests. */
+  readonly url?: string;
+  /** Users in each slot, who take turns; default 1. */
+  readonly usersPerSlot?: number;
+  /** Default: `filledShards`. */
+  readonly shards?: { readonly databases: number; readonly tables: number };
 }
 
 export interface Filled {
@@ -33,14 +39,17 @@ export interface Filled {
  * What the n-th order is, by n modulo 20: 0–9 PAID, 10–11 PENDING, 12–15 CANCELLED (12 with a voided payment), 16 CANCELLED
  * with a late payment that was refunded, 17 PAID and refunded in part, 18 REFUNDED (every other one restocked), 19 a fence.
  */
-export async function fill({ prefix, orders, ageSeconds }: FillOptions): Promise<Filled> {
-  await migrateAll({ mysqlUrls: [mysqlUrl], databasePrefix: prefix, orderShards: filledShards });
-  const pool = createPool(mysqlUrl, { connectionsMax: 4, multipleStatements: true });
+export async function fill(options: FillOptions): Promise<Filled> {
+  const { prefix, orders, ageSeconds, url = mysqlUrl, shards = filledShards } = options;
+  const { usersPerSlot = 1 } = options;
+  await migrateAll({ mysqlUrls: [url], databasePrefix: prefix, orderShards: shards });
+  const database = `${prefix}_stock`;
+  const pool = createPool(url, { database, connectionsMax: 4, multipleStatements: true });
   const fillDatabase = `${prefix}_fill`;
   await pool.query(`CREATE DATABASE ${fillDatabase}`);
-  await makeUsers(pool, fillDatabase);
-  await makeOrders(pool, fillDatabase, orders, ageSeconds);
-  for (const statement of statements(prefix)) await pool.query(statement);
+  await makeUsers(pool, fillDatabase, usersPerSlot);
+  await makeOrders(pool, fillDatabase, { orders, ageSeconds, usersPerSlot, shards });
+  for (const statement of statements(prefix, shards)) await pool.query(statement);
   const one = async (n: number): Promise<Record<string, string>> => {
     const [rows] = await pool.query(`SELECT * FROM ${fillDatabase}.orders WHERE n = ${n}`);
     return (rows as Record<string, string>[])[0] as Record<string, string>;
@@ -56,28 +65,38 @@ export async function fill({ prefix, orders, ageSeconds }: FillOptions): Promise
   };
 }
 
-/** One user for each slot, found by trying. */
-async function makeUsers(pool: Pool, database: string): Promise<void> {
-  const users = new Map<number, bigint>();
-  for (let userId = 1n; users.size < slotCount; userId += 1n) {
-    const slot = slotOfUser(userId);
-    if (!users.has(slot)) users.set(slot, userId);
+/** So many users for each slot, found by trying. */
+async function makeUsers(pool: Pool, database: string, perSlot: number): Promise<void> {
+  const found = new Map<number, bigint[]>(
+    Array.from({ length: slotCount }, (_, slot) => [slot, []]),
+  );
+  for (let userId = 1n, missing = slotCount * perSlot; missing > 0; userId += 1n) {
+    const users = found.get(slotOfUser(userId)) as bigint[];
+    if (users.length === perSlot) continue;
+    users.push(userId);
+    missing -= 1;
   }
   await pool.query(
-    `CREATE TABLE ${database}.users (slot INT PRIMARY KEY, user_id BIGINT NOT NULL)`,
+    `CREATE TABLE ${database}.users (slot INT NOT NULL, turn INT NOT NULL, user_id BIGINT NOT NULL, PRIMARY KEY (slot, turn))`,
   );
-  const values = [...users].map(([slot, userId]) => `(${slot},${userId})`);
+  const values = [...found].flatMap(([slot, users]) =>
+    users.map((userId, turn) => `(${slot},${turn},${userId})`),
+  );
   await pool.query(`INSERT INTO ${database}.users VALUES ${values.join(',')}`);
 }
 
-async function makeOrders(pool: Pool, database: string, orders: number, ageSeconds: number) {
+async function makeOrders(
+  pool: Pool,
+  database: string,
+  { orders, ageSeconds, usersPerSlot, shards }: Required<Omit<FillOptions, 'prefix' | 'url'>>,
+): Promise<void> {
   const digits =
     'SELECT 0 d UNION SELECT 1 UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 UNION SELECT 5 UNION SELECT 6 UNION SELECT 7 UNION SELECT 8 UNION SELECT 9';
   await pool.query(`CREATE TABLE ${database}.digits (d INT PRIMARY KEY)`);
   await pool.query(`INSERT INTO ${database}.digits ${digits}`);
   const n = 'a.d + b.d * 10 + c.d * 100 + e.d * 1000 + f.d * 10000 + g.d * 100000';
   const d = `${database}.digits`;
-  const { databases, tables } = filledShards;
+  const { databases, tables } = shards;
   const firstMs = Date.now() - ageSeconds * 1_000 - Math.ceil(orders / ordersPerMs);
   const epochMs = Date.UTC(2025, 0, 1);
   await pool.query(
@@ -92,7 +111,7 @@ async function makeOrders(pool: Pool, database: string, orders: number, ageSecon
        TIMESTAMPADD(MICROSECOND, ${firstMs % 1_000} * 1000 + (n DIV ${ordersPerMs}) * 1000, '${sqlTime(firstMs)}') AS time
      FROM (SELECT n, n % 20 AS k FROM (SELECT ${n} AS n FROM ${d} a, ${d} b, ${d} c, ${d} e, ${d} f, ${d} g WHERE g.d * 100000 < ${orders} AND f.d * 10000 < ${orders} AND e.d * 1000 < ${orders}) AS all_n
            WHERE n < ${orders}) AS numbers
-     JOIN ${database}.users u ON u.slot = n % ${slotCount}`,
+     JOIN ${database}.users u ON u.slot = n % ${slotCount} AND u.turn = (n DIV ${slotCount}) % ${usersPerSlot}`,
   );
   await pool.query(
     `ALTER TABLE ${database}.orders ADD COLUMN refunded BIGINT AS (CASE WHEN k = 17 THEN 100 WHEN k = 18 THEN total ELSE 0 END) STORED,
@@ -104,11 +123,11 @@ function sqlTime(ms: number): string {
   return new Date(Math.floor(ms / 1_000) * 1_000).toISOString().replace('T', ' ').slice(0, 19);
 }
 
-function statements(prefix: string): string[] {
+function statements(prefix: string, shards: typeof filledShards): string[] {
   const o = `${prefix}_fill.orders`;
   const result: string[] = [];
-  for (let db = 0; db < filledShards.databases; db += 1) {
-    for (let tbl = 0; tbl < filledShards.tables; tbl += 1) {
+  for (let db = 0; db < shards.databases; db += 1) {
+    for (let tbl = 0; tbl < shards.tables; tbl += 1) {
       result.push(
         ...orderStatements(`${prefix}_order_${db}`, `0${tbl}`, o, `db = ${db} AND tbl = ${tbl}`),
       );
@@ -130,7 +149,7 @@ function orderStatements(db: string, tbl: string, o: string, here: string): stri
   return [
     `INSERT INTO ${db}.orders_${tbl} (order_id, user_id, request_id, fingerprint, status, close_reason, version, total_minor,
        currency, payment_id, create_time, expire_time, update_time, payment_begun, refunded_minor)
-     SELECT order_id, IF(k = 19, 0, user_id), IF(k = 19, NULL, CONCAT('r', n)), IF(k = 19, NULL, UNHEX(MD5(n))), status,
+     SELECT order_id, IF(k = 19, 0, user_id), IF(k = 19, NULL, CONCAT('r', n)), IF(k = 19, NULL, UNHEX(LEFT(SHA2(n, 256), 32))), status,
        IF(status = 5, 2, 0), version, IF(k = 19, 0, total), IF(k = 19, '', 'EUR'), payment_id, time, ${expire}, time,
        payment_id > 0, refunded FROM ${o} WHERE ${here} ORDER BY order_id`,
     `INSERT INTO ${db}.order_items_${tbl} SELECT order_id, sku, quantity, 1000 * sku FROM ${o} WHERE ${here} AND k < 19 ORDER BY order_id`,
@@ -146,14 +165,14 @@ function stockStatements(db: string, o: string): string[] {
     'CASE WHEN status = 1 THEN 1 WHEN restocked = 1 THEN 4 WHEN status IN (2, 4) THEN 2 ELSE 3 END';
   const holds = (sku: string, units: string, where: string): string =>
     `INSERT INTO ${db}.stock_holds (order_id, sku_id, user_id, request_id, fingerprint, units, unit_price_minor, currency, state, create_time, update_time)
-     SELECT order_id, ${sku}, user_id, CONCAT('r', n), UNHEX(MD5(n)), ${units}, 1000 * ${sku}, 'EUR', ${state}, time, time
+     SELECT order_id, ${sku}, user_id, CONCAT('r', n), UNHEX(LEFT(SHA2(n, 256), 32)), ${units}, 1000 * ${sku}, 'EUR', ${state}, time, time
      FROM ${o} WHERE ${where} ORDER BY order_id`;
   return [
     holds('sku', 'quantity', 'TRUE'),
     holds('6', '1', 'two_lines = 1'),
     `INSERT INTO ${db}.skus SELECT s.sku_id, CONCAT('Thing ', s.sku_id), 'EUR', 1000 * s.sku_id, NULL, NULL, 0, 0, 1,
        1000 + SUM(IF(h.state IN (1, 2), h.units, 0)), 1000, SUM(IF(h.state = 1, h.units, 0)), SUM(IF(h.state = 2, h.units, 0)),
-       1, UNHEX(MD5('sku')), NOW(3), NOW(3)
+       1, UNHEX(LEFT(SHA2('sku', 256), 32)), NOW(3), NOW(3)
      FROM (SELECT DISTINCT sku AS sku_id FROM ${o} UNION SELECT 6) s JOIN ${db}.stock_holds h ON h.sku_id = s.sku_id GROUP BY s.sku_id`,
     `UPDATE ${db}.watermark SET order_id = (SELECT MAX(order_id) FROM ${o})`,
     `UPDATE ${db}.sweep_cursor SET order_id = (SELECT MAX(order_id) FROM ${o})`,

@@ -30,9 +30,9 @@ type Work = (server: SqlServer, t: TestContext) => Promise<void>;
 
 /** Registers tests that run on one of the servers, or on each of them. */
 export interface OnServers {
-  testOn(kind: SqlServer['kind'], name: string, work: Work): void;
+  testOn(kind: SqlServer['kind'], name: string, work: Work, options?: { timeout?: number }): void;
   /** The same test on MariaDB and on MySQL. */
-  testOnEach(name: string, work: Work): void;
+  testOnEach(name: string, work: Work, options?: { timeout?: number }): void;
 }
 
 /**
@@ -47,9 +47,9 @@ export async function sqlServers(
   after(async () => {
     for (const server of started.values()) await server.then((each) => each.stop());
   });
-  const testOn: OnServers['testOn'] = (kind, name, work) => {
+  const testOn: OnServers['testOn'] = (kind, name, work, options = {}) => {
     const skip = kind === 'MySQL' ? noMySql : undefined;
-    test(`${kind}: ${name}`, skip === undefined ? {} : { skip }, async (t) => {
+    test(`${kind}: ${name}`, { ...options, ...(skip === undefined ? {} : { skip }) }, async (t) => {
       const server = started.get(kind) ?? startSqlServer(kind, args[kind]);
       started.set(kind, server);
       await work(await server, t);
@@ -57,9 +57,9 @@ export async function sqlServers(
   };
   return {
     testOn,
-    testOnEach(name, work) {
-      testOn('MariaDB', name, work);
-      testOn('MySQL', name, work);
+    testOnEach(name, work, options) {
+      testOn('MariaDB', name, work, options);
+      testOn('MySQL', name, work, options);
     },
   };
 }

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { kafkaBrokers, mysqlUrl } from './servers.ts';
+import { kafkaBrokers } from './servers.ts';
 import {
   freePorts,
   type Ports,
@@ -40,6 +40,7 @@ export interface SystemProcesses {
 interface Place {
   readonly dir: string;
   readonly prefix: string;
+  readonly mysqlUrl: string;
   readonly redisUrl: string;
 }
 
@@ -105,7 +106,7 @@ async function allStarted<Result>(starting: readonly Promise<Result>[]): Promise
 }
 
 function variables(
-  { dir, prefix, redisUrl }: Place,
+  { dir, prefix, mysqlUrl, redisUrl }: Place,
   ports: Readonly<Record<ServiceName, readonly Ports[]>>,
 ): Record<string, string> {
   const addresses = (service: ServiceName): string =>

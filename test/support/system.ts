@@ -25,6 +25,8 @@ export { orderShards };
 export interface SystemOptions extends ProcessesOptions {
   /** Names the databases, topics and logs. */
   readonly name: string;
+  /** Databases that exist already, perhaps on another server; they are left there. Default: new ones. */
+  readonly filled?: { readonly prefix: string; readonly mysqlUrl: string };
 }
 
 /** Real processes of the services on databases, topics and a Redis server of their own. */
@@ -49,15 +51,17 @@ export interface System extends SystemProcesses, Omit<SystemClients, 'closeChann
 }
 
 export async function startSystem(options: SystemOptions): Promise<System> {
-  const prefix = uniquePrefix(options.name);
+  const { filled } = options;
+  const prefix = filled?.prefix ?? uniquePrefix(options.name);
+  const url = filled?.mysqlUrl ?? mysqlUrl;
   const dir = mkdtempSync(join(tmpdir(), 'sluice-'));
   const redisDir = join(dir, 'redis');
   await Promise.all([
-    migrateAll({ mysqlUrls: [mysqlUrl], databasePrefix: prefix, orderShards }),
+    filled ?? migrateAll({ mysqlUrls: [url], databasePrefix: prefix, orderShards }),
     createEventTopics(kafkaBrokers.split(','), `${prefix}.`, createLog('test', 'silent')),
   ]);
   let redisServer = await startRedis({ dir: redisDir, port: await freePort() });
-  const place = { dir, prefix, redisUrl: redisServer.url };
+  const place = { dir, prefix, mysqlUrl: url, redisUrl: redisServer.url };
   const running = await startProcesses(options, place).catch(async (error) => {
     await redisServer.stop();
     throw error;
@@ -66,7 +70,7 @@ export async function startSystem(options: SystemOptions): Promise<System> {
   const { admin } = clients;
   const redis = new Redis(redisServer.url, { maxRetriesPerRequest: null });
   redis.on('error', () => undefined);
-  const pools = openPools(prefix);
+  const pools = openPools(url, prefix);
 
   const gateOpen = async (skuId: bigint): Promise<boolean> => {
     const layers = await admin.getStockLayers({ skuId }).catch(() => undefined);
@@ -106,15 +110,15 @@ export async function startSystem(options: SystemOptions): Promise<System> {
       redis.disconnect();
       await redisServer.stop();
       await Promise.all(Object.values(pools).flatMap((each) => [each].flat().map((p) => p.end())));
-      await dropDatabases(prefix);
+      if (filled === undefined) await dropDatabases(prefix);
       rmSync(dir, { recursive: true, force: true });
     },
   };
 }
 
-function openPools(prefix: string) {
+function openPools(url: string, prefix: string) {
   const pool = (name: string): Pool =>
-    createPool(mysqlUrl, { database: `${prefix}_${name}`, connectionsMax: 4 });
+    createPool(url, { database: `${prefix}_${name}`, connectionsMax: 4 });
   return {
     stockPool: pool('stock'),
     orderPools: Array.from({ length: orderShards.databases }, (_, index) => pool(`order_${index}`)),

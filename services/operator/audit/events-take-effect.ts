@@ -1,4 +1,5 @@
 import type { EventGroup } from '../groups.ts';
+import type { Database } from '../stores.ts';
 import type { OrderPicture, OrderRow } from './order-picture.ts';
 import type { OrderLook, PromiseCheck, StoresLook } from './promise.ts';
 import { hold, isDead, isLive, refund, order as state, statusName, wasPaid } from './states.ts';
@@ -169,19 +170,39 @@ function utcBefore(ageSeconds: number): string {
   return time.toISOString().slice(0, 19).replace('T', ' ');
 }
 
+/** Rows of one outbox that are counted at a time: each may hold the events of 500 orders. */
+const outboxStep = 5_000;
+
 /** Rows leave the outbox when Kafka has them. */
 async function lookAtOutboxes(look: StoresLook): Promise<void> {
   for (const database of look.stores.orders) {
-    const [row] = await database.rows(
-      `SELECT COUNT(*), CONCAT(MIN(create_time)),
-         COALESCE(SUM(create_time <= UTC_TIMESTAMP(3) - INTERVAL ${look.graceSeconds} SECOND), 0) FROM outbox`,
-    );
-    look.count('outbox rows', Number(row?.[0]));
-    const late = Number(row?.[2]);
+    const { rows, late, oldest } = await countOutbox(database, look.graceSeconds);
+    look.count('outbox rows', rows);
     if (late === 0) continue;
     look.report({
       kind: 'outbox-late',
-      sentence: `${database.name} has ${late} outbox rows that are not published, the oldest since ${row?.[1]} UTC`,
+      sentence: `${database.name} has ${late} outbox rows that are not published, the oldest since ${oldest} UTC`,
     });
+  }
+}
+
+async function countOutbox(
+  database: Database,
+  graceSeconds: number,
+): Promise<{ rows: number; late: number; oldest: string }> {
+  const total = { rows: 0, late: 0, oldest: '' };
+  for (let after = '0'; ; ) {
+    const [row] = await database.rows(
+      `SELECT COUNT(*), COALESCE(SUM(create_time <= UTC_TIMESTAMP(3) - INTERVAL ${graceSeconds} SECOND), 0),
+         CONCAT(MIN(create_time)), MAX(id)
+       FROM (SELECT id, create_time FROM outbox WHERE id > ${after} ORDER BY id LIMIT ${outboxStep}) page`,
+    );
+    const rows = Number(row?.[0]);
+    total.rows += rows;
+    total.late += Number(row?.[1]);
+    const oldest = String(row?.[2] ?? '');
+    if (oldest !== '' && (total.oldest === '' || oldest < total.oldest)) total.oldest = oldest;
+    if (rows < outboxStep) return total;
+    after = String(row?.[3]);
   }
 }

@@ -28,10 +28,11 @@ export class TooManyRows extends Error {}
 interface Source {
   readonly database: Database;
   readonly sort: RowSort;
-  /** The statement's parts: one SELECT per table, with the columns put in and without a condition. */
-  readonly selects: readonly { readonly sql: string; readonly place: string }[];
-  /** The column of the order's id. */
-  readonly key: string;
+  /** The statement's parts: one SELECT per table, for a condition on the order's id and a limit of rows. */
+  readonly selects: readonly {
+    readonly place: string;
+    sql(condition: string, limit: string): string;
+  }[];
 }
 
 /** Reads what every store says of some orders. @throws CouldNotLook; TooManyRows */
@@ -65,18 +66,7 @@ function sourcesOf(stores: Stores): Source[] {
     ]),
     single(stock, 'stock_holds FORCE INDEX (PRIMARY)', holdRows),
     single(payment, 'payments FORCE INDEX (order_request)', paymentRows),
-    {
-      database: payment,
-      sort: refundRows,
-      key: 'p.order_id',
-      selects: [
-        {
-          // From the payments of the range to their refunds: the other way would read all refunds each time.
-          sql: `SELECT STRAIGHT_JOIN p.order_id, ${refundRows.columns}, 0 FROM payments p FORCE INDEX (order_request) JOIN refunds r ON r.payment_id = p.payment_id`,
-          place: '',
-        },
-      ],
-    },
+    { database: payment, sort: refundRows, selects: [{ place: '', sql: refundsOf }] },
     single(events, 'counted_orders', countedRows),
     single(events, 'confirmation_mails', mailRows),
     single(warehouse, 'order_line_facts', factRows),
@@ -91,25 +81,36 @@ function numbered(
   sort: RowSort,
 ): Source {
   const selects = tableSuffixes(stores).map((suffix, at) => ({
-    sql: `SELECT order_id, ${sort.columns}, ${at} FROM ${table}${suffix} FORCE INDEX (PRIMARY)`,
     place: `${index}/${suffix}`,
+    sql: (condition: string) =>
+      `SELECT order_id, ${sort.columns}, ${at} FROM ${table}${suffix} FORCE INDEX (PRIMARY) WHERE ${condition}`,
   }));
-  return { database, sort, selects, key: 'order_id' };
+  return { database, sort, selects };
 }
 
 function single(database: Database, table: string, sort: RowSort, place = ''): Source {
-  const sql = `SELECT order_id, ${sort.columns}, 0 FROM ${table}`;
-  return { database, sort, selects: [{ sql, place }], key: 'order_id' };
+  const sql = (condition: string): string =>
+    `SELECT order_id, ${sort.columns}, 0 FROM ${table} WHERE ${condition}`;
+  return { database, sort, selects: [{ place, sql }] };
 }
 
-function statementOf({ selects, key }: Source, selection: Selection): string {
+/**
+ * From the payments of the range to their refunds: the other way would read all refunds each time. As many payments as the
+ * statement for payments reads, which tells if there are more.
+ */
+function refundsOf(condition: string, limit: string): string {
+  return `SELECT STRAIGHT_JOIN p.order_id, ${refundRows.columns}, 0
+    FROM (SELECT order_id, payment_id FROM payments FORCE INDEX (order_request) WHERE ${condition}${limit}) p
+    JOIN refunds r ON r.payment_id = p.payment_id`;
+}
+
+function statementOf({ selects }: Source, selection: Selection): string {
   const condition =
     'orderIds' in selection
-      ? `${key} IN (${selection.orderIds.join(',')})`
-      : `${key} > ${selection.after} AND ${key} <= ${selection.until}`;
-  const parts = selects.map(({ sql }) => `${sql} WHERE ${condition}`);
+      ? `order_id IN (${selection.orderIds.join(',')})`
+      : `order_id > ${selection.after} AND order_id <= ${selection.until}`;
   const limit = isDivisible(selection) ? ` LIMIT ${rowsMax + 1}` : '';
-  return parts.join(' UNION ALL ') + limit;
+  return selects.map(({ sql }) => sql(condition, limit)).join(' UNION ALL ') + limit;
 }
 
 /** A single id cannot be read in smaller pieces. */

@@ -1,5 +1,6 @@
 import { order as orderState } from '../audit/states.ts';
-import type { Database } from '../stores.ts';
+import { firstOrderIdAt } from '../order-id.ts';
+import type { Database, Row } from '../stores.ts';
 import { existingOrders } from './orphaned-holds.ts';
 import { type PrunedTable, type Pruning, rest, stepRowsMax } from './pruning.ts';
 import { remove, type WritableDatabase } from './writable-database.ts';
@@ -9,9 +10,12 @@ import { remove, type WritableDatabase } from './writable-database.ts';
  * find its payment settled.
  */
 export async function removeWebhooks(pruning: Pruning): Promise<void> {
-  const { stores, writable, cutoffs } = pruning;
-  const condition = `create_time < '${cutoffs.closed}'`;
-  await removeWhere(pruning, stores.payment, writable?.payment, 'webhook_inbox', condition);
+  const { stores, writable } = pruning;
+  await removeOld(pruning, stores.payment, writable?.payment, {
+    table: 'webhook_inbox',
+    key: ['provider', 'event_id'],
+    condition: 'TRUE',
+  });
 }
 
 /**
@@ -20,34 +24,77 @@ export async function removeWebhooks(pruning: Pruning): Promise<void> {
  */
 export async function removeMails(pruning: Pruning): Promise<void> {
   const { stores, writable, cutoffs } = pruning;
-  const { closed } = cutoffs;
-  const condition = `create_time < '${closed}' AND sent_time < '${closed}'`;
-  await removeWhere(pruning, stores.events, writable?.events, 'confirmation_mails', condition);
+  await removeOld(pruning, stores.events, writable?.events, {
+    table: 'confirmation_mails',
+    key: ['order_id'],
+    condition: `sent_time < '${cutoffs.closed}'`,
+  });
 }
 
-async function removeWhere(
+interface OldRows {
+  readonly table: PrunedTable;
+  /** The columns of the primary key: one, or one and another within it. */
+  readonly key: readonly [string] | readonly [string, string];
+  /** What else a row must be, beside old. */
+  readonly condition: string;
+}
+
+/** Looks at the old rows page by page, oldest first, and removes those of each page that may go. */
+async function removeOld(
   pruning: Pruning,
   database: Database,
   writable: WritableDatabase | undefined,
-  table: PrunedTable,
-  condition: string,
+  { table, key, condition }: OldRows,
 ): Promise<void> {
   pruning.progress.show(table);
-  if (writable === undefined) {
-    const [row] = await database.rows(`SELECT COUNT(*) FROM ${table} WHERE ${condition}`);
-    pruning.count(table, Number(row?.[0]));
-    return;
-  }
-  for (let removed = stepRowsMax; removed === stepRowsMax; ) {
-    removed = await writable.step((connection) =>
-      remove(
-        connection,
-        `DELETE FROM ${table} WHERE ${condition} ORDER BY create_time LIMIT ${stepRowsMax}`,
-      ),
+  const columns = key.join(', ');
+  const isOld = `create_time < '${pruning.cutoffs.closed}'`;
+  for (let last: Row | undefined; ; ) {
+    const page: Row[] = await database.rows(
+      `SELECT ${columns}, CONCAT(create_time), ${condition} FROM ${table} FORCE INDEX (by_time)
+       WHERE ${isOld}${last === undefined ? '' : ` AND ${behind(key, last)}`}
+       ORDER BY create_time, ${columns} LIMIT ${stepRowsMax}`,
     );
-    pruning.count(table, removed);
-    await rest(pruning);
+    const may = page.filter((row) => Number(row.at(-1)) === 1);
+    if (writable === undefined) pruning.count(table, may.length);
+    else if (may.length > 0) {
+      const removed = await writable.step(async (connection) => {
+        let rows = 0;
+        for (const keys of keysOf(key, may)) {
+          const sql = `DELETE FROM ${table} WHERE ${keys} AND ${isOld} AND ${condition}`;
+          rows += await remove(connection, sql);
+        }
+        return rows;
+      });
+      pruning.count(table, removed);
+      await rest(pruning);
+    }
+    if (page.length < stepRowsMax) return;
+    last = page.at(-1);
   }
+}
+
+/** What comes after a row in the order of time and key; the range of the index begins with the row's time. */
+function behind(key: OldRows['key'], row: Row): string {
+  const time = `'${row.at(-2)}'`;
+  const values = key.map((_, at) => literalOf(key, row[at]));
+  return `create_time >= ${time} AND (create_time > ${time} OR (${key.join(', ')}) > (${values.join(', ')}))`;
+}
+
+/** Conditions that name rows by their keys, each a range of the primary key. */
+function keysOf(key: OldRows['key'], rows: readonly Row[]): string[] {
+  const [outer, inner] = key;
+  if (inner === undefined) return [`${outer} IN (${rows.map((row) => literalOf(key, row[0]))})`];
+  return [...Map.groupBy(rows, (row) => literalOf(key, row[0]))].map(
+    ([value, same]) =>
+      `${outer} = ${value} AND ${inner} IN (${same.map((row) => literalOf(key, row[1]))})`,
+  );
+}
+
+/** A key of one column is a number, one of two is text. */
+function literalOf(key: OldRows['key'], value: Row[number] | undefined): string {
+  if (key.length === 1) return String(value);
+  return `x'${Buffer.from(value as string | Buffer).toString('hex')}'`;
 }
 
 /**
@@ -57,14 +104,16 @@ async function removeWhere(
 export async function removeClosedOrders(pruning: Pruning): Promise<void> {
   const { stores, writable, cutoffs, progress } = pruning;
   progress.show('closed_orders');
+  // A fence is made after its order, so younger ids need not be read. Bounded by rows read, not by rows found.
+  const end = firstOrderIdAt(Date.parse(`${cutoffs.closed.replace(' ', 'T')}Z`));
   for (let after = '-1'; ; ) {
     const rows = await stores.payment.rows(
-      `SELECT order_id FROM closed_orders WHERE order_id > ${after} AND create_time < '${cutoffs.closed}'
-       ORDER BY order_id LIMIT ${stepRowsMax}`,
+      `SELECT order_id, create_time < '${cutoffs.closed}' FROM closed_orders
+       WHERE order_id > ${after} AND order_id < ${end} ORDER BY order_id LIMIT ${stepRowsMax}`,
     );
     if (rows.length === 0) return;
     after = String(rows.at(-1)?.[0]);
-    const ids = new Set(rows.map(([orderId]) => String(orderId)));
+    const ids = new Set(rows.filter(([, isOld]) => Number(isOld) === 1).map(([id]) => String(id)));
     const isOpen = `status IN (${orderState.pending},${orderState.queued})`;
     for (const orderId of await existingOrders(pruning, ids, isOpen)) ids.delete(orderId);
     if (ids.size === 0) continue;

@@ -29,15 +29,16 @@ export async function removeOrphanedHolds(pruning: Pruning): Promise<void> {
       ([, , state, time]) => isGivenBack({ state: Number(state) }) && String(time) < cutoffs.closed,
     );
     const existing = await existingOrders(pruning, new Set(old.map(([id]) => String(id))));
-    const keys = old
-      .filter(([id]) => !existing.has(String(id)))
-      .map(([id, skuId]) => `(${id},${skuId})`);
-    if (keys.length === 0) continue;
+    const orphans = old.filter(([id]) => !existing.has(String(id)));
+    if (orphans.length === 0) continue;
     if (writable === undefined) {
-      pruning.count('stock_holds', keys.length);
+      pruning.count('stock_holds', orphans.length);
       continue;
     }
-    const sql = `DELETE FROM stock_holds WHERE (order_id, sku_id) IN (${keys}) AND state IN (${hold.released},${hold.fenced})`;
+    const keys = orphans.map(([id, skuId]) => `(${id},${skuId})`);
+    // Without the ids by themselves a single pair of them is looked for in all rows of the table.
+    const sql = `DELETE FROM stock_holds WHERE order_id IN (${orphans.map(([id]) => id)})
+      AND (order_id, sku_id) IN (${keys}) AND state IN (${hold.released},${hold.fenced})`;
     const removed = await writable.stock.step((connection) => remove(connection, sql));
     pruning.count('stock_holds', removed);
     await rest(pruning);
