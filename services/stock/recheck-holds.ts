@@ -24,8 +24,8 @@ const restMaxMs = 300_000;
 /** A turn is followed by a rest of so many times its duration: it takes a fifth of one connection at most. */
 const restFactor = 4;
 /** Rows that one statement reads, and statements of one turn: some 10 ms of the server's time in all. */
-const rowsMax = 4_000;
-const pagesMax = 5;
+const rowsMax = 2_000;
+const pagesMax = 10;
 /** Orders asked for and moved in one turn; fewer after one that did not end in time. */
 const ordersMax = 500;
 const ordersMin = 20;
