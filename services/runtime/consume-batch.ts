@@ -9,7 +9,7 @@ import { HandleApart } from './handle-apart.ts';
 /** Messages given to one call of the handler at most. */
 const handleMax = 500;
 /** kafkajs fetches nothing more, of any partition, until all that it fetched is handled, so it is kept no longer. */
-const patienceMs = 250;
+const patienceMs = 500;
 const brokenRestMs = 500;
 
 /**

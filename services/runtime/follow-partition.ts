@@ -70,8 +70,8 @@ export class FollowPartition<Event> {
     const nowMs = performance.now();
     const fresh = readable.filter(({ id }) => !this.#troubles.has(id));
     const due = readable.filter(({ id }) => this.#troubles.isDue(id, nowMs));
-    const untried = (await this.#handle(fresh)) + (await this.#handle(due));
-    this.#awayMs = untried > 0 ? longer(this.#awayMs) : 0;
+    const isServed = (await this.#handle(fresh)) && (await this.#handle(due));
+    this.#awayMs = isServed ? 0 : longer(this.#awayMs);
     if (this.#burials.size > 0) await this.#buryForAMoment();
   }
 
@@ -113,8 +113,8 @@ export class FollowPartition<Event> {
     return readable;
   }
 
-  /** Answers how many of the events no turn came to. */
-  async #handle(events: readonly ReadEvent<Event>[]): Promise<number> {
+  /** Answers whether the database serves anybody. */
+  async #handle(events: readonly ReadEvent<Event>[]): Promise<boolean> {
     const { log, topic, groupId } = this.#options;
     const shared = this.#shared;
     const before = shared.successes;
@@ -130,7 +130,7 @@ export class FollowPartition<Event> {
       if (looksElsewhere) serves ??= shared.apart.servesOthers(error, bounds);
       this.#note(event, error, looksElsewhere ? await (serves as Promise<boolean>) : true);
     }
-    return untried.length;
+    return away === undefined;
   }
 
   /** @param besideOthers whether other events took effect while this one failed */
