@@ -31,6 +31,8 @@ export type MariaDbOptions = {
   logFile?: string;
   /** More of the server's own arguments, for example ['--innodb-flush-log-at-trx-commit=0']. */
   args?: readonly string[];
+  /** The server's whole environment; default: ours. */
+  env?: NodeJS.ProcessEnv;
 };
 
 export type MariaDbServer = ManagedProcess & {
@@ -53,6 +55,7 @@ export async function startMariaDb(options: MariaDbOptions): Promise<MariaDbServ
     logFile: options.logFile ?? join(dir, 'mariadb.log'),
     recordDir: options.recordDir ?? dir,
     signal: options.signal,
+    ...(options.env && { env: options.env }),
     // A clean shutdown flushes the buffer pool.
     stopGraceMs: 30_000,
   });

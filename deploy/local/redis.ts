@@ -19,6 +19,8 @@ export type RedisOptions = {
   logFile?: string;
   /** More of redis-server's own arguments, for example ['--appendfsync', 'always']. */
   args?: readonly string[];
+  /** The server's whole environment; default: ours. */
+  env?: NodeJS.ProcessEnv;
 };
 
 export type RedisServer = ManagedProcess & { readonly url: string; readonly port: number };
@@ -41,6 +43,7 @@ export async function startRedis(options: RedisOptions): Promise<RedisServer> {
     logFile: options.logFile ?? join(dir, 'redis.log'),
     recordDir,
     signal: options.signal,
+    ...(options.env && { env: options.env }),
   });
   await waitUntilReady({
     child,

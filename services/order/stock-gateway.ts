@@ -11,6 +11,7 @@ import { createGrpcClient } from '../runtime/grpc-client.ts';
 import { encodeWhole } from '../runtime/grpc-messages.ts';
 import type { Log } from '../runtime/log.ts';
 import { Refusal } from '../runtime/refusals.ts';
+import { askAgainWhileLocked } from './ask-again-while-locked.ts';
 
 /** What stock answered for one order. */
 export type ReservationOutcome = NonNullable<ReservationResult['outcome']>;
@@ -82,7 +83,9 @@ export function connectStock(options: StockGatewayOptions): StockGateway {
       const request = { reservations: entries };
       const { results } = await stock.client.reserveStock(request, { deadline });
       if (failpoints.on) await failpoints.hit('order.after_reserve', info);
-      return results.map(({ outcome }) => outcome ?? { $case: 'unknown', value: {} });
+      return results.map(
+        ({ outcome }) => outcome ?? { $case: 'unknown', value: { lockedSkuId: 0n } },
+      );
     },
   });
 
@@ -107,7 +110,8 @@ export function connectStock(options: StockGatewayOptions): StockGateway {
   });
 
   return {
-    reserve: (reservation, deadline) => reservations.add(reservation, deadline),
+    reserve: (reservation, deadline) =>
+      askAgainWhileLocked(() => reservations.add(reservation, deadline), deadline),
     release: (release, deadline) => releases.add(release, deadline),
     async readTimeMs(deadline) {
       const { serverTime } = await stock.client.listSkus(

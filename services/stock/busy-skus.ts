@@ -1,8 +1,8 @@
 import type { Gauge } from 'prom-client';
 import { Deadline } from '../runtime/deadline.ts';
 import type { Log } from '../runtime/log.ts';
-import { type Loop, startLoop } from '../runtime/loop.ts';
-import { type Pool, transaction } from '../runtime/mysql.ts';
+import { startLoop } from '../runtime/loop.ts';
+import { isLockWait, type Pool, transaction } from '../runtime/mysql.ts';
 import { type KnownBusySkus, locksWithoutWait, skuLocksSql, skusGot } from './ledger-locks.ts';
 import { ascending } from './ledger-sql.ts';
 
@@ -13,8 +13,11 @@ const lookDeadlineMs = 2_000;
 const lookMax = 500;
 /** SKUs remembered at most; those beyond are found busy again by the next attempt. */
 const skusMax = 10_000;
+/** SKUs whose rows are waited for at once besides, and for how long in one go. */
+const waitersMax = 3;
+const waiterMs = 500;
 /** New orders of a SKU that is busy for longer are refused before they reach its gate. */
-const refuseAfterMs = 300;
+const refuseAfterMs = 1_000;
 /** Rows that others have locked are waited for so many times as long as a transaction of ours takes … */
 const waitFactor = 4;
 /** … but for no less and no more milliseconds than this. */
@@ -32,7 +35,8 @@ export interface BusySkus extends KnownBusySkus {
 
 /**
  * Remembers which SKUs are busy, so that only the first transaction that meets one waits for it, and
- * looks at their rows until they are free.
+ * looks at their rows until they are free. Some it waits for in the queue of the lock, each by itself:
+ * beside a copy that posts without a break, nobody who only looks would ever find the row free.
  */
 export function startBusySkus(options: {
   readonly pool: Pool;
@@ -41,6 +45,7 @@ export function startBusySkus(options: {
 }): BusySkus {
   const { pool, busySkus: gauge, log } = options;
   const sinceMs = new Map<bigint, number>();
+  const waitedFor = new Set<bigint>();
   let meanMs = 0;
 
   function forget(skuId: bigint): void {
@@ -65,6 +70,31 @@ export function startBusySkus(options: {
     gauge.set(sinceMs.size);
   }
 
+  /** Waits for those that have been waited for the longest ago. */
+  async function waitForSome(): Promise<void> {
+    const some = [...sinceMs.keys()].filter((skuId) => !waitedFor.has(skuId)).slice(0, waitersMax);
+    if (some.length === 0) return waitedFor.clear();
+    for (const skuId of some) waitedFor.add(skuId);
+    await Promise.all(some.map(waitFor));
+  }
+
+  async function waitFor(skuId: bigint): Promise<void> {
+    const locks = { wait: [skuId], waitMs: waiterMs, take: [] };
+    const opening = (kind: Parameters<typeof skuLocksSql>[0]): string[] => skuLocksSql(kind, locks);
+    try {
+      await transaction(
+        pool,
+        { deadline: Deadline.after(lookDeadlineMs), opening },
+        async () => {},
+      );
+    } catch (error) {
+      if (isLockWait(error)) return;
+      throw error;
+    }
+    forget(skuId);
+    gauge.set(sinceMs.size);
+  }
+
   const warned = new Set<bigint>();
   function warnOfOld(busy: ReadonlySet<bigint>): void {
     for (const skuId of warned) if (!sinceMs.has(skuId)) warned.delete(skuId);
@@ -77,7 +107,10 @@ export function startBusySkus(options: {
     }
   }
 
-  const loop: Loop = startLoop({ name: 'busy-skus', intervalMs: lookEveryMs, log, run: look });
+  const loops = [
+    startLoop({ name: 'busy-skus', intervalMs: lookEveryMs, log, run: look }),
+    startLoop({ name: 'wait-for-skus', intervalMs: lookEveryMs, log, run: waitForSome }),
+  ];
   return {
     among(skuIds) {
       if (sinceMs.size === 0) return new Set();
@@ -99,6 +132,8 @@ export function startBusySkus(options: {
       const beganMs = sinceMs.get(skuId);
       return beganMs !== undefined && performance.now() - beganMs >= refuseAfterMs;
     },
-    stop: () => loop.stop(),
+    async stop() {
+      await Promise.all(loops.map((loop) => loop.stop()));
+    },
   };
 }

@@ -1,7 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Log } from '../runtime/log.ts';
 import { Refusal } from '../runtime/refusals.ts';
-import type { BusySkus } from './busy-skus.ts';
 import type { PostedOrder, PostResult } from './decide-post.ts';
 import { postOutcome } from './reservation-outcomes.ts';
 import type { Reservations } from './reservations.ts';
@@ -9,52 +7,29 @@ import { postChunks, type ReserveBatches } from './reserve-batches.ts';
 import type { RequestResync } from './resync-queue.ts';
 import type { SettledOrders } from './settled-orders.ts';
 
-/** A post that met a locked row is tried again after so many milliseconds, so often at most. */
-const busyPauseMs = 25;
-const busyTriesMax = 20;
-
 export interface PostAdmittedOptions {
   readonly batches: Pick<ReserveBatches, 'posts'>;
-  readonly busySkus: Pick<BusySkus, 'refuses'>;
   readonly settled: SettledOrders;
   readonly requestResync: RequestResync;
   readonly log: Log;
 }
 
 /**
- * Posts orders that passed their gates to the ledger, and answers them by what it says. All orders of
- * the call wait while a SKU of one of them may only be busy for a moment. If it stays locked, its orders
- * are unknown, and whoever asks again under the same id goes on from here.
+ * Posts orders that passed their gates to the ledger, and answers them by what it says. Those of a SKU
+ * whose row stays locked are unknown for now: whoever asks again under the same id goes on from here.
  */
 export async function postAdmitted(
   options: PostAdmittedOptions,
   reservations: Reservations,
-  admitted: readonly number[],
-): Promise<void> {
-  let left = admitted;
-  for (let attempt = 0; left.length > 0; attempt += 1) {
-    const busy = await postOnce(options, reservations, left);
-    if (attempt === busyTriesMax) return;
-    left = busy.filter(
-      (index) => !reservations.at(index).lines.some(({ skuId }) => options.busySkus.refuses(skuId)),
-    );
-    if (left.length > 0) await sleep(busyPauseMs);
-  }
-}
-
-/** Answers the orders of which nothing was done, because their SKUs are busy. */
-async function postOnce(
-  options: PostAdmittedOptions,
-  reservations: Reservations,
   indexes: readonly number[],
-): Promise<number[]> {
+): Promise<void> {
   const orders = indexes.map((index) => reservations.posted(index));
   let from = 0;
   const posts = postChunks(orders).map((chunk) => {
     from += chunk.length;
     return postChunk(options, reservations, indexes.slice(from - chunk.length, from), chunk);
   });
-  return (await Promise.all(posts)).flat();
+  await Promise.all(posts);
 }
 
 async function postChunk(
@@ -62,22 +37,17 @@ async function postChunk(
   reservations: Reservations,
   indexes: readonly number[],
   chunk: readonly PostedOrder[],
-): Promise<number[]> {
+): Promise<void> {
   let results: readonly PostResult[];
   try {
     results = await batches.posts.add(chunk, reservations.deadline);
   } catch (error) {
     if (!(error instanceof Refusal)) log.error({ err: error }, 'a post failed');
-    return [];
+    return;
   }
-  const busy: number[] = [];
   for (const [at, index] of indexes.entries()) {
     const { reservation, epochs } = chunk[at] as PostedOrder;
     const result = results[at] as PostResult;
-    if (result.kind === 'BUSY') {
-      busy.push(index);
-      continue;
-    }
     if (result.kind === 'RESERVED') {
       for (const { skuId } of reservation.lines) settled.add(skuId, reservation.orderId);
     }
@@ -93,5 +63,4 @@ async function postChunk(
     if (final) reservations.answer(index, outcome);
     else reservations.refuse(index, outcome);
   }
-  return busy;
 }

@@ -12,7 +12,7 @@ export type Outcome = NonNullable<ReservationResult['outcome']>;
 
 export const dead: Outcome = { $case: 'dead', value: {} };
 export const idTaken: Outcome = { $case: 'idTaken', value: {} };
-export const unknown: Outcome = { $case: 'unknown', value: {} };
+export const unknown: Outcome = { $case: 'unknown', value: { lockedSkuId: 0n } };
 
 /** @param lookUp whether an order of this request may exist although it is refused */
 export function refused(
@@ -80,7 +80,7 @@ export function postOutcome(result: PostResult, { lines }: StockReservation): Ou
     case 'ID_TAKEN':
       return idTaken;
     case 'BUSY':
-      return unknown;
+      return { $case: 'unknown', value: { lockedSkuId: result.skuId } };
     case 'CURRENCIES_DIFFER':
       return refused('INVALID_REQUEST', 0n, true, 'lines: all SKUs must have one currency');
     default:

@@ -11,6 +11,8 @@ export interface BuyersOptions {
   readonly label: string;
   readonly perSecond: number;
   readonly skuIds: readonly bigint[];
+  /** SKUs of which each order has one unit besides. */
+  readonly besideSkuIds?: readonly bigint[];
   /** Users are numbered from here; each attempt is another user's, one after the other up to `users`. */
   readonly firstUserId: bigint;
   readonly users?: number;
@@ -19,16 +21,19 @@ export interface BuyersOptions {
   readonly client: (number: number) => OrderServiceClient;
 }
 
-/** Buyers of one unit each, of the SKUs in turn, each attempt under a request id of its own. */
+/** Buyers of one unit each, of the SKUs in turn; each attempt has a request id of its own. */
 export function buyers(options: BuyersOptions): Group {
   const { label, perSecond, skuIds, firstUserId, users = 100_000, client } = options;
+  const beside = options.besideSkuIds ?? [];
   return {
     perSecond,
     async send(number) {
       const click = {
         userId: firstUserId + BigInt(number % users),
         requestId: `${label}-${number}`,
-        lines: [{ skuId: skuIds[number % skuIds.length] as bigint, quantity: 1 }],
+        lines: [skuIds[number % skuIds.length] as bigint, ...beside].map((skuId) => {
+          return { skuId, quantity: 1 };
+        }),
         outcomes: [],
       };
       const answer = await attempt(client(number), click, options.budgetMs ?? buyerBudgetMs);

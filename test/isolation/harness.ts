@@ -151,7 +151,7 @@ function summarise(sent: readonly Sent[]): Figures {
 }
 
 /** What a busy machine adds to the slowest of a hundred by itself, so that ratios of small figures mean nothing. */
-const floorMs = 250;
+const floorMs = 500;
 
 /**
  * Asserts that a group noticed nothing: all that it sent was made, and the slowest of a hundred took at

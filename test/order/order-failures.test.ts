@@ -153,7 +153,7 @@ test('each request counts once, by what became of it', async () => {
   const process = await bench.start();
   await process.client.createOrder(orderRequest(6n, 'counted'));
   await assert.rejects(process.client.createOrder(orderRequest(0n, 'counted')));
-  bench.stock.script = () => ({ $case: 'unknown', value: {} });
+  bench.stock.script = () => ({ $case: 'unknown', value: { lockedSkuId: 0n } });
   await assert.rejects(process.client.createOrder(orderRequest(7n, 'counted')));
   const of = (status: string) => metric(process, `order_create_total{status="${status}"`);
   assert.equal(await of('success'), 1);

@@ -250,7 +250,7 @@ test('an id called dead whose order lives is answered with that order, and nothi
 });
 
 test('a request that dies twice is unknown, not refused', async () => {
-  bench.stock.script = () => ({ $case: 'dead', value: {} });
+  bench.stock.script = () => ({ $case: 'dead', value: { lockedSkuId: 0n } });
   await assert.rejects(order.client.createOrder(orderRequest(newUser(), 'twice')), {
     reason: 'OUTCOME_UNKNOWN',
   });
@@ -266,7 +266,7 @@ test('an id that belongs to somebody else is replaced, a bounded number of times
   const { order: made } = await order.client.createOrder(orderRequest(newUser(), 'taken'));
   assert.equal(asked.size, 3);
   assert.ok(asked.has(made?.orderId ?? 0n));
-  bench.stock.script = () => ({ $case: 'idTaken', value: {} });
+  bench.stock.script = () => ({ $case: 'idTaken', value: { lockedSkuId: 0n } });
   await assert.rejects(order.client.createOrder(orderRequest(newUser(), 'always')), {
     reason: 'OUTCOME_UNKNOWN',
   });
@@ -395,7 +395,7 @@ test('a look-up that meets a lock for too long is unknown, never a refusal', asy
 });
 
 test('an unknown reservation is an unknown order, and nothing is undone', async () => {
-  bench.stock.script = () => ({ $case: 'unknown', value: {} });
+  bench.stock.script = () => ({ $case: 'unknown', value: { lockedSkuId: 0n } });
   await assert.rejects(order.client.createOrder(orderRequest(newUser(), 'unknown')), {
     reason: 'OUTCOME_UNKNOWN',
   });

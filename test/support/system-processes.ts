@@ -22,6 +22,8 @@ export interface ProcessesOptions {
   readonly events?: boolean;
   /** More variables for every service. */
   readonly env?: Readonly<Record<string, string>>;
+  /** More variables for one process, the n-th of its service. */
+  readonly envOf?: (service: ServiceName, index: number) => Readonly<Record<string, string>>;
 }
 
 export interface SystemProcesses {
@@ -40,7 +42,7 @@ export interface SystemProcesses {
 interface Place {
   readonly dir: string;
   readonly prefix: string;
-  readonly mysqlUrl: string;
+  readonly mysqlUrls: readonly string[];
   readonly redisUrl: string;
 }
 
@@ -63,8 +65,9 @@ export async function startProcesses(
   const env = { ...variables(place, ports), ...options.env };
   const started: ServiceProcess[] = [];
   const start = async (service: ServiceName, wanted = true): Promise<ServiceProcess[]> => {
-    const starting = (wanted ? ports[service] : []).map(async (each) => {
-      const child = await startServiceProcess({ service, ports: each, dir: place.dir, env });
+    const starting = (wanted ? ports[service] : []).map(async (each, index) => {
+      const own = { ...env, ...options.envOf?.(service, index) };
+      const child = await startServiceProcess({ service, ports: each, dir: place.dir, env: own });
       started.push(child);
       return child;
     });
@@ -106,13 +109,13 @@ async function allStarted<Result>(starting: readonly Promise<Result>[]): Promise
 }
 
 function variables(
-  { dir, prefix, mysqlUrl, redisUrl }: Place,
+  { dir, prefix, mysqlUrls, redisUrl }: Place,
   ports: Readonly<Record<ServiceName, readonly Ports[]>>,
 ): Record<string, string> {
   const addresses = (service: ServiceName): string =>
     ports[service].map(([port]) => `127.0.0.1:${port}`).join(',');
   return {
-    SLUICE_MYSQL_URLS: mysqlUrl,
+    SLUICE_MYSQL_URLS: mysqlUrls.join(','),
     SLUICE_REDIS_URL: redisUrl,
     SLUICE_KAFKA_BROKERS: kafkaBrokers,
     SLUICE_DATABASE_PREFIX: prefix,

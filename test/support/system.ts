@@ -27,6 +27,10 @@ export interface SystemOptions extends ProcessesOptions {
   readonly name: string;
   /** Databases that exist already, perhaps on another server; they are left there. Default: new ones. */
   readonly filled?: { readonly prefix: string; readonly mysqlUrl: string };
+  /** The database servers, over which the order databases are spread; whoever started others removes them. */
+  readonly mysqlUrls?: readonly [string, ...string[]];
+  /** More variables for the Redis server. */
+  readonly redisEnv?: NodeJS.ProcessEnv;
 }
 
 /** Real processes of the services on databases, topics and a Redis server of their own. */
@@ -53,15 +57,16 @@ export interface System extends SystemProcesses, Omit<SystemClients, 'closeChann
 export async function startSystem(options: SystemOptions): Promise<System> {
   const { filled } = options;
   const prefix = filled?.prefix ?? uniquePrefix(options.name);
-  const url = filled?.mysqlUrl ?? mysqlUrl;
+  const mysqlUrls = options.mysqlUrls ?? ([filled?.mysqlUrl ?? mysqlUrl] as const);
   const dir = mkdtempSync(join(tmpdir(), 'sluice-'));
   const redisDir = join(dir, 'redis');
   await Promise.all([
-    filled ?? migrateAll({ mysqlUrls: [url], databasePrefix: prefix, orderShards }),
+    filled ?? migrateAll({ mysqlUrls: [...mysqlUrls], databasePrefix: prefix, orderShards }),
     createEventTopics(kafkaBrokers.split(','), `${prefix}.`, createLog('test', 'silent')),
   ]);
-  let redisServer = await startRedis({ dir: redisDir, port: await freePort() });
-  const place = { dir, prefix, mysqlUrl: url, redisUrl: redisServer.url };
+  const env = { ...process.env, ...options.redisEnv };
+  let redisServer = await startRedis({ dir: redisDir, port: await freePort(), env });
+  const place = { dir, prefix, mysqlUrls, redisUrl: redisServer.url };
   const running = await startProcesses(options, place).catch(async (error) => {
     await redisServer.stop();
     throw error;
@@ -70,7 +75,7 @@ export async function startSystem(options: SystemOptions): Promise<System> {
   const { admin } = clients;
   const redis = new Redis(redisServer.url, { maxRetriesPerRequest: null });
   redis.on('error', () => undefined);
-  const pools = openPools(url, prefix);
+  const pools = openPools(mysqlUrls, prefix);
 
   const gateOpen = async (skuId: bigint): Promise<boolean> => {
     const layers = await admin.getStockLayers({ skuId }).catch(() => undefined);
@@ -90,7 +95,7 @@ export async function startSystem(options: SystemOptions): Promise<System> {
     async restartRedis(args = []) {
       await redisServer.kill();
       const { port } = redisServer;
-      redisServer = await startRedis({ dir: redisDir, port, args });
+      redisServer = await startRedis({ dir: redisDir, port, args, env });
     },
     gateOpen,
     async createSku({ skuId, supplied, limitPerUser = 0 }) {
@@ -110,18 +115,20 @@ export async function startSystem(options: SystemOptions): Promise<System> {
       redis.disconnect();
       await redisServer.stop();
       await Promise.all(Object.values(pools).flatMap((each) => [each].flat().map((p) => p.end())));
-      if (filled === undefined) await dropDatabases(prefix);
+      if (filled === undefined && mysqlUrls[0] === mysqlUrl) await dropDatabases(prefix);
       rmSync(dir, { recursive: true, force: true });
     },
   };
 }
 
-function openPools(url: string, prefix: string) {
-  const pool = (name: string): Pool =>
+function openPools(mysqlUrls: readonly [string, ...string[]], prefix: string) {
+  const pool = (name: string, url = mysqlUrls[0]): Pool =>
     createPool(url, { database: `${prefix}_${name}`, connectionsMax: 4 });
   return {
     stockPool: pool('stock'),
-    orderPools: Array.from({ length: orderShards.databases }, (_, index) => pool(`order_${index}`)),
+    orderPools: Array.from({ length: orderShards.databases }, (_, index) =>
+      pool(`order_${index}`, mysqlUrls[index % mysqlUrls.length]),
+    ),
     paymentPool: pool('payment'),
     eventsPool: pool('events'),
     warehousePool: pool('warehouse'),

@@ -121,6 +121,11 @@ export interface ReservationRefusal {
 
 /** The outcome could not be learned in time. */
 export interface ReservationUnknown {
+  /**
+   * The SKU whose row in the ledger another transaction keeps locked; 0 if none. The order has passed its
+   * gates and nothing was posted: ask again under the same order id, in a moment.
+   */
+  lockedSkuId: bigint;
 }
 
 /** Orders whose stock is to be given back. */
@@ -1266,11 +1271,17 @@ export const ReservationRefusal: MessageFns<ReservationRefusal> = {
 };
 
 function createBaseReservationUnknown(): ReservationUnknown {
-  return {};
+  return { lockedSkuId: 0n };
 }
 
 export const ReservationUnknown: MessageFns<ReservationUnknown> = {
-  encode(_: ReservationUnknown, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+  encode(message: ReservationUnknown, writer: BinaryWriter = new BinaryWriter()): BinaryWriter {
+    if (message.lockedSkuId !== 0n) {
+      if (BigInt.asIntN(64, message.lockedSkuId) !== message.lockedSkuId) {
+        throw new globalThis.Error("value provided for field message.lockedSkuId of type int64 too large");
+      }
+      writer.uint32(8).int64(message.lockedSkuId);
+    }
     return writer;
   },
 
@@ -1287,6 +1298,14 @@ export const ReservationUnknown: MessageFns<ReservationUnknown> = {
       while (reader.pos < end) {
         const tag = reader.uint32();
         switch (tag >>> 3) {
+          case 1: {
+            if (tag !== 8) {
+              break;
+            }
+
+            message.lockedSkuId = reader.int64() as bigint;
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -1299,20 +1318,32 @@ export const ReservationUnknown: MessageFns<ReservationUnknown> = {
     }
   },
 
-  fromJSON(_: any): ReservationUnknown {
-    return {};
+  fromJSON(object: any): ReservationUnknown {
+    return {
+      lockedSkuId: isSet(object.lockedSkuId)
+        ? BigInt(object.lockedSkuId)
+        : isSet(object.locked_sku_id)
+        ? BigInt(object.locked_sku_id)
+        : 0n,
+    };
   },
 
-  toJSON(_: ReservationUnknown): unknown {
+  toJSON(message: ReservationUnknown): unknown {
     const obj: any = {};
+    if (message.lockedSkuId !== 0n) {
+      obj.lockedSkuId = message.lockedSkuId.toString();
+    }
     return obj;
   },
 
   create(base?: DeepPartial<ReservationUnknown>): ReservationUnknown {
     return ReservationUnknown.fromPartial(base ?? {});
   },
-  fromPartial(_: DeepPartial<ReservationUnknown>): ReservationUnknown {
+  fromPartial(object: DeepPartial<ReservationUnknown>): ReservationUnknown {
     const message = createBaseReservationUnknown();
+    message.lockedSkuId = (object.lockedSkuId !== undefined && object.lockedSkuId !== null)
+      ? BigInt(object.lockedSkuId)
+      : 0n;
     return message;
   },
 };
