@@ -23,6 +23,8 @@ export interface OrderMetrics {
   readonly watchers: import('prom-client').Gauge;
   readonly outboxRows: import('prom-client').Gauge<'database'>;
   readonly outboxAgeSeconds: import('prom-client').Gauge<'database'>;
+  /** Rows of events that could not be published beside the others: refused for good, or waiting. */
+  readonly outboxSetAside: import('prom-client').Gauge<'database' | 'state'>;
 }
 
 const createSeconds = [0.01, 0.05, 0.1, 0.2, 0.5, 1, 2];
@@ -83,6 +85,11 @@ export function createOrderMetrics(metrics: Metrics): OrderMetrics {
     outboxAgeSeconds: metrics.gauge('outbox_age_seconds', 'Age of the oldest row that waits', [
       'database',
     ]),
+    outboxSetAside: metrics.gauge(
+      'outbox_set_aside',
+      'Rows set aside, counted up to a bound: refused ones wait for an operator, waiting ones for Kafka',
+      ['database', 'state'],
+    ),
   };
 }
 

@@ -133,7 +133,7 @@ async function start(
   const sweep = startSweepHolds({ pool, order, releaseStock, settleAgeMs, time, metrics, log });
   lifecycle.add('sweep of holds', () => sweep.stop());
   const { recheckAgeMs: ageMs } = config;
-  const recheck = startRecheckHolds({ pool, order, releaseStock, ageMs, metrics, log });
+  const recheck = startRecheckHolds({ pool, order, releaseStock, ageMs, time, metrics, log });
   lifecycle.add('recheck of holds', () => recheck.stop());
   if (overrides.followOrders !== false) {
     const following = { consumers, hops: metrics.chunkHops };
