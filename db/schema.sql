@@ -143,6 +143,16 @@ CREATE TABLE `outbox_set_aside` (
   KEY `due` (`next_time`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
+-- order.overdue_begun
+CREATE TABLE `overdue_begun` (
+  `order_id` bigint(20) NOT NULL,
+  `attempts` int(11) NOT NULL DEFAULT 0,
+  `processing` tinyint(4) NOT NULL DEFAULT 0,
+  `next_time` datetime(3) NOT NULL,
+  PRIMARY KEY (`order_id`),
+  KEY `due` (`next_time`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
 -- order.slot_map
 CREATE TABLE `slot_map` (
   `id` tinyint(4) NOT NULL,
@@ -219,6 +229,19 @@ CREATE TABLE `refunds` (
   `update_time` datetime(3) NOT NULL,
   PRIMARY KEY (`refund_id`),
   UNIQUE KEY `payment_request` (`payment_id`,`request_id`),
+  KEY `due` (`next_time`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- payment.webhooks_aside
+CREATE TABLE `webhooks_aside` (
+  `provider` varchar(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `event_id` varbinary(255) NOT NULL,
+  `body` mediumblob NOT NULL,
+  `failure` varchar(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL,
+  `attempts` int(11) NOT NULL DEFAULT 0,
+  `next_time` datetime(3) NOT NULL,
+  `create_time` datetime(3) NOT NULL,
+  PRIMARY KEY (`provider`,`event_id`),
   KEY `due` (`next_time`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
