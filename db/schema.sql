@@ -1,6 +1,19 @@
 -- The schema that the migrations lead to, for reading and for the checks. Written by "npm run gen": do not edit.
 -- Order databases have the tables with a number once per table of the shard; here is the first.
 
+-- events.catch_up_cursors
+CREATE TABLE `catch_up_cursors` (
+  `consumer` varchar(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `walk` tinyint(4) NOT NULL,
+  `database_index` int(11) NOT NULL,
+  `order_id` bigint(20) NOT NULL,
+  `owner` varbinary(64) DEFAULT NULL,
+  `owned_until` datetime(3) DEFAULT NULL,
+  `due_time` datetime(3) NOT NULL,
+  `pass_time` datetime(3) DEFAULT NULL,
+  PRIMARY KEY (`consumer`,`walk`,`database_index`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
 -- events.confirmation_mails
 CREATE TABLE `confirmation_mails` (
   `order_id` bigint(20) NOT NULL,
@@ -116,6 +129,30 @@ CREATE TABLE `outbox` (
   PRIMARY KEY (`id`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 
+-- order.outbox_set_aside
+CREATE TABLE `outbox_set_aside` (
+  `id` bigint(20) NOT NULL AUTO_INCREMENT,
+  `outbox_id` bigint(20) NOT NULL,
+  `payload` mediumblob NOT NULL,
+  `create_time` datetime(3) NOT NULL,
+  `reason` varchar(500) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL,
+  `attempts` int(11) NOT NULL DEFAULT 0,
+  `next_time` datetime(3) DEFAULT NULL,
+  `set_aside_time` datetime(3) NOT NULL,
+  PRIMARY KEY (`id`),
+  KEY `due` (`next_time`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- order.overdue_begun
+CREATE TABLE `overdue_begun` (
+  `order_id` bigint(20) NOT NULL,
+  `attempts` int(11) NOT NULL DEFAULT 0,
+  `processing` tinyint(4) NOT NULL DEFAULT 0,
+  `next_time` datetime(3) NOT NULL,
+  PRIMARY KEY (`order_id`),
+  KEY `due` (`next_time`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
 -- order.slot_map
 CREATE TABLE `slot_map` (
   `id` tinyint(4) NOT NULL,
@@ -192,6 +229,19 @@ CREATE TABLE `refunds` (
   `update_time` datetime(3) NOT NULL,
   PRIMARY KEY (`refund_id`),
   UNIQUE KEY `payment_request` (`payment_id`,`request_id`),
+  KEY `due` (`next_time`)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
+
+-- payment.webhooks_aside
+CREATE TABLE `webhooks_aside` (
+  `provider` varchar(32) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  `event_id` varbinary(255) NOT NULL,
+  `body` mediumblob NOT NULL,
+  `failure` varchar(200) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL,
+  `attempts` int(11) NOT NULL DEFAULT 0,
+  `next_time` datetime(3) NOT NULL,
+  `create_time` datetime(3) NOT NULL,
+  PRIMARY KEY (`provider`,`event_id`),
   KEY `due` (`next_time`)
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_bin;
 

@@ -64,3 +64,18 @@ export const confirmationMails = mysqlTable(
   },
   (table) => [index('due').on(table.nextTime), index('by_time').on(table.createTime)],
 );
+
+export const catchUpCursors = mysqlTable(
+  'catch_up_cursors',
+  {
+    consumer: varchar('consumer', { length: 32 }).notNull(),
+    walk: tinyint('walk').notNull(),
+    databaseIndex: int('database_index').notNull(),
+    orderId: bigint('order_id', { mode: 'bigint' }).notNull(),
+    owner: varbinary('owner', { length: 64 }),
+    ownedUntil: datetime('owned_until', { fsp: 3 }),
+    dueTime: datetime('due_time', { fsp: 3 }).notNull(),
+    passTime: datetime('pass_time', { fsp: 3 }),
+  },
+  (table) => [primaryKey({ columns: [table.consumer, table.walk, table.databaseIndex] })],
+);

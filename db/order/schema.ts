@@ -12,6 +12,7 @@ import {
   tinyint,
   uniqueIndex,
   varbinary,
+  varchar,
 } from 'drizzle-orm/mysql-core';
 
 // The schema of one order database as drizzle sees it; the checks compare it with the migrations.
@@ -90,6 +91,22 @@ export const outbox = mysqlTable('outbox', {
   ownedUntil: time('owned_until'),
 });
 
+/** Events that left the outbox unpublished, so that they hold up no others. */
+export const outboxSetAside = mysqlTable(
+  'outbox_set_aside',
+  {
+    id: id('id').notNull().autoincrement().primaryKey(),
+    outboxId: id('outbox_id').notNull(),
+    payload: mediumblob('payload').notNull(),
+    createTime: time('create_time').notNull(),
+    reason: varchar('reason', { length: 500 }).notNull(),
+    attempts: int('attempts').notNull().default(0),
+    nextTime: time('next_time'),
+    setAsideTime: time('set_aside_time').notNull(),
+  },
+  (table) => [index('due').on(table.nextTime)],
+);
+
 /** Where each logical slot lives; one row. */
 export const slotMap = mysqlTable('slot_map', {
   id: tinyint('id').notNull().primaryKey(),
@@ -107,6 +124,18 @@ export const workers = mysqlTable('workers', {
   leasedUntil: time('leased_until').notNull(),
   highWaterMs: id('high_water_ms').notNull(),
 });
+
+/** Overdue orders whose payment has begun, while their sessions are to be voided. */
+export const overdueBegun = mysqlTable(
+  'overdue_begun',
+  {
+    orderId: id('order_id').notNull().primaryKey(),
+    attempts: int('attempts').notNull().default(0),
+    processing: tinyint('processing').notNull().default(0),
+    nextTime: time('next_time').notNull(),
+  },
+  (table) => [index('due').on(table.nextTime)],
+);
 
 /** Orders that were taken out of the tables above by age. */
 export const archivedOrders = mysqlTable(

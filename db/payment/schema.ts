@@ -102,3 +102,20 @@ export const closedOrders = mysqlTable(
   },
   (table) => [index('by_time').on(table.createTime)],
 );
+
+export const webhooksAside = mysqlTable(
+  'webhooks_aside',
+  {
+    provider: varchar('provider', { length: 32 }).notNull(),
+    eventId: varbinary('event_id', { length: 255 }).notNull(),
+    body: mediumblob('body').notNull(),
+    failure: varchar('failure', { length: 200 }).notNull(),
+    attempts: int('attempts').notNull(),
+    nextTime: datetime('next_time', { fsp: 3 }).notNull(),
+    createTime: datetime('create_time', { fsp: 3 }).notNull(),
+  },
+  (table) => [
+    primaryKey({ columns: [table.provider, table.eventId] }),
+    index('due').on(table.nextTime),
+  ],
+);

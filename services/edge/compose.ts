@@ -7,6 +7,7 @@ import { startObservabilityServer } from '../runtime/observability-server.ts';
 import { createTokens } from '../runtime/tokens.ts';
 import { createAuthentication } from './authentication.ts';
 import { type EdgeConfig, isLoopback } from './config.ts';
+import { connectionsWithin } from './descriptor-limit.ts';
 import { DisplayStockMemory } from './display-stock.ts';
 import type { EventStreamOptions } from './event-stream.ts';
 import { createHttpServer } from './http-server.ts';
@@ -21,7 +22,8 @@ import { addOrderRoutes } from './routes/orders.ts';
 import { addPaymentRoutes } from './routes/payments.ts';
 import { addSkuRoutes } from './routes/skus.ts';
 import { addStockRoutes } from './routes/stock.ts';
-import { addWebhookRoute } from './routes/webhooks.ts';
+import { addWebhookRoute, webhookBodyBytesMax } from './routes/webhooks.ts';
+import { createSkuMemory } from './sku-memory.ts';
 import {
   createStockAdminGateway,
   createStockGateway,
@@ -29,9 +31,13 @@ import {
   type StockGateway,
 } from './stock-gateway.ts';
 import { StreamPlaces } from './stream-places.ts';
+import { UnfinishedBodies } from './unfinished-bodies.ts';
 
 /** Balancers close a connection that is silent for a minute; a stream comes again after half an hour. */
 const orderStream: EventStreamOptions = { heartbeatMs: 15_000, lifetimeMs: 30 * 60_000 };
+
+/** Connections that the system takes for us while we are busy: with node's 511 a herd would push buyers out. */
+const backlog = 4_096;
 
 /** A running edge. */
 export interface Running {
@@ -63,6 +69,12 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
     'Streams of order states that are open',
     () => places.size,
   );
+  const bodies = new UnfinishedBodies({
+    bodyBytesMax: webhookBodyBytesMax,
+    bytesMax: config.webhookBytesMax,
+  });
+  const bytesHelp = 'Bytes of webhooks that have not arrived whole';
+  gaugeOf(metrics, 'edge_webhook_unfinished_bytes', bytesHelp, () => bodies.bytes);
   const displayStock = new DisplayStockMemory({ fetch: stock.displayStock });
 
   let stopping = false;
@@ -72,10 +84,16 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
     if (!stock.connected()) names.push('stock');
     return names;
   };
+  const connectionsMax = connectionsWithin(config.connectionsMax);
+  if (connectionsMax < config.connectionsMax) {
+    log.warn({ connectionsMax }, 'the system allows fewer descriptors than connections were set');
+  }
   const app = createHttpServer({
     ...config,
+    connectionsMax,
     log,
     metrics,
+    stopping: () => stopping,
     routes(server) {
       addHealthRoutes(server, { waitingFor });
       addOrderRoutes(server, { orders, authentication });
@@ -85,10 +103,14 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
         places,
         stream: overrides.orderStream ?? orderStream,
       });
-      addSkuRoutes(server, { stock });
+      addSkuRoutes(server, { skus: createSkuMemory(stock) });
       addStockRoutes(server, { displayStock });
       addPaymentRoutes(server, { payments, authentication });
-      addWebhookRoute(server, { payments, inFlightMax: config.webhooksMax });
+      addWebhookRoute(server, {
+        payments,
+        inFlightMax: config.webhooksMax,
+        bodies,
+      });
       addAdminSkuRoutes(server, { admin, authentication });
       addAdminPaymentRoutes(server, { payments, authentication });
       if (config.demo) addDemoTokenRoute(server, { tokens });
@@ -101,7 +123,7 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
       ready: waitingFor,
     });
     lifecycle.add('observability server', machines.stop);
-    await app.listen({ host: config.listen, port: config.port });
+    await app.listen({ host: config.listen, port: config.port, backlog });
     lifecycle.add('http server', async () => {
       stopping = true;
       // Balancers look at /readyz first; whoever comes meanwhile is still served.
@@ -136,21 +158,25 @@ function connectServices(
     'name',
   ]);
   const batcherMetrics = createBatcherMetrics(metrics);
-  const stockOptions = { addresses: config.stockAddress, log, breakerState };
+  const resent = metrics.counter(
+    'grpc_calls_resent_total',
+    'Calls that surely had no effect where they were sent first, and were sent again, by reason',
+    ['reason'],
+  );
+  const common = { log, breakerState, resent };
+  const stockOptions = { addresses: config.stockAddress, ...common };
   const stock = createStockGateway(stockOptions);
   const admin = createStockAdminGateway(stockOptions);
   const orders = createOrderGateway({
     addresses: config.orderAddress,
-    log,
-    breakerState,
+    ...common,
     queueDepthMax: config.orderQueueDepthMax,
     streamsMax: config.streamsMax,
     batcherMetrics,
   });
   const payments = createPaymentGateway({
     addresses: config.paymentAddress,
-    log,
-    breakerState,
+    ...common,
     webhooksMax: config.webhooksMax,
     batcherMetrics,
   });

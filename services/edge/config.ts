@@ -20,10 +20,14 @@ export interface EdgeConfig {
   readonly drainMs: number;
   /** Orders that may wait for a place in a batch. */
   readonly orderQueueDepthMax: number;
-  /** Open connections at most; one more is closed at once. */
+  /** Open connections at most; one more takes the place of one on which nothing is under way. */
   readonly connectionsMax: number;
-  /** Webhooks under way at once; each may hold a body of 256 KiB in memory. */
+  /** Open connections of one client address at most; trusted proxies have no such bound. */
+  readonly connectionsPerAddressMax: number;
+  /** Webhooks at once that have arrived whole; each may hold a body of 256 KiB in memory. */
   readonly webhooksMax: number;
+  /** Bytes of webhooks that have not arrived whole, of all senders together. */
+  readonly webhookBytesMax: number;
   /** Streams of order states open at once. */
   readonly streamsMax: number;
 }
@@ -52,7 +56,16 @@ export function readConfig(variables: Variables): EdgeConfig {
         min: 1,
         max: 1_000_000,
       }),
+      // Load generators and proxies on one machine come with up to a thousand connections.
+      connectionsPerAddressMax: env.integer('SLUICE_EDGE_CONNECTIONS_PER_ADDRESS', 2_000, {
+        min: 1,
+        max: 1_000_000,
+      }),
       webhooksMax: env.integer('SLUICE_EDGE_WEBHOOKS', 512, { min: 1, max: 10_000 }),
+      webhookBytesMax: env.integer('SLUICE_EDGE_WEBHOOK_BYTES', 32 * 1_024 * 1_024, {
+        min: 256 * 1_024,
+        max: 1_024 * 1_024 * 1_024,
+      }),
       streamsMax: env.integer('SLUICE_EDGE_STREAMS', 5_000, { min: 1, max: 100_000 }),
     };
   });
@@ -73,13 +86,21 @@ function isCidr(value: string): boolean {
   return /^\d{1,3}$/.test(prefix) && Number(prefix) <= (family === 4 ? 32 : 128);
 }
 
-const loopback = new BlockList();
-loopback.addSubnet('127.0.0.0', 8, 'ipv4');
-loopback.addAddress('::1', 'ipv6');
-
 /** Whether an IP address is this machine's own; IPv4 mapped into IPv6 counts. */
-export function isLoopback(address: string): boolean {
-  const plain = address.startsWith('::ffff:') ? address.slice('::ffff:'.length) : address;
-  const family = isIP(plain);
-  return family !== 0 && loopback.check(plain, family === 4 ? 'ipv4' : 'ipv6');
+export const isLoopback = isOneOf(['127.0.0.0/8', '::1']);
+
+/** Tells whether an IP address is one of those that the CIDRs name; IPv4 mapped into IPv6 counts. */
+export function isOneOf(cidrsOrAddresses: readonly string[]): (address: string) => boolean {
+  const list = new BlockList();
+  for (const each of cidrsOrAddresses) {
+    const [address = '', prefix] = each.split('/');
+    const family = isIP(address) === 4 ? 'ipv4' : 'ipv6';
+    if (prefix === undefined) list.addAddress(address, family);
+    else list.addSubnet(address, Number(prefix), family);
+  }
+  return (address) => {
+    const plain = address.startsWith('::ffff:') ? address.slice('::ffff:'.length) : address;
+    const family = isIP(plain);
+    return family !== 0 && list.check(plain, family === 4 ? 'ipv4' : 'ipv6');
+  };
 }

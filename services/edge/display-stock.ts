@@ -11,6 +11,10 @@ const batchSkusMax = 500;
 /** SKUs waiting for the next call at most. */
 const waitingSkusMax = 5_000;
 const fetchDeadlineMs = 500;
+/** A fetch that takes longer, in milliseconds, keeps nobody waiting for the next one … */
+const patienceMs = 100;
+/** … unless so many are under way. */
+const fetchesMax = 4;
 
 export interface DisplayStockOptions {
   /** Reads the figures of 1 to 500 SKUs, in their order. */
@@ -34,7 +38,8 @@ interface Fetch {
 /**
  * The display layer: figures in memory, at most 200 ms old. Nothing is fetched unless somebody asks;
  * whoever asks for a stale figure waits for the one call that is under way or comes next, so that any
- * number of buyers cost stock at most one figure per SKU and 200 ms.
+ * number of buyers cost stock at most one figure per SKU and 200 ms. A call that hangs holds up those
+ * who wait for its SKUs, and the others for 100 ms.
  */
 export class DisplayStockMemory {
   readonly #fetch: DisplayStockOptions['fetch'];
@@ -43,7 +48,9 @@ export class DisplayStockMemory {
   /** The fetch that each SKU waits for, whether it is under way or next. */
   readonly #waiting = new Map<bigint, Fetch>();
   readonly #queue: Fetch[] = [];
-  #busy = false;
+  #underWay = 0;
+  #scheduled = false;
+  #patience: NodeJS.Timeout | undefined;
 
   constructor({ fetch, nowMs = () => performance.now() }: DisplayStockOptions) {
     this.#fetch = fetch;
@@ -76,27 +83,44 @@ export class DisplayStockMemory {
     }
     last.skuIds.push(skuId);
     this.#waiting.set(skuId, last);
-    if (!this.#busy) {
-      this.#busy = true;
-      // At the end of this turn, so that what is asked for together is fetched together.
-      setImmediate(() => void this.#drain());
-    }
+    this.#schedule();
     return last;
   }
 
-  async #drain(): Promise<void> {
-    for (let next = this.#queue.shift(); next; next = this.#queue.shift()) {
-      const sinceMs = this.#nowMs();
-      try {
-        const stocks = await this.#fetch(next.skuIds, Deadline.after(fetchDeadlineMs));
-        for (const stock of stocks) this.#remember(stock, sinceMs);
-        next.settle();
-      } catch (error) {
-        next.settle(error);
-      }
-      for (const skuId of next.skuIds) this.#waiting.delete(skuId);
+  /** At the end of this turn, so that what is asked for together is fetched together. */
+  #schedule(): void {
+    if (this.#scheduled || this.#underWay >= fetchesMax) return;
+    if (this.#underWay > 0 && this.#patience !== undefined) return;
+    this.#scheduled = true;
+    setImmediate(() => {
+      this.#scheduled = false;
+      const next = this.#queue.shift();
+      if (next !== undefined) void this.#run(next);
+    });
+  }
+
+  async #run({ skuIds, settle }: Fetch): Promise<void> {
+    const sinceMs = this.#nowMs();
+    this.#underWay += 1;
+    clearTimeout(this.#patience);
+    this.#patience = setTimeout(() => {
+      this.#patience = undefined;
+      if (this.#queue.length > 0) this.#schedule();
+    }, patienceMs);
+    try {
+      const stocks = await this.#fetch(skuIds, Deadline.after(fetchDeadlineMs));
+      for (const stock of stocks) this.#remember(stock, sinceMs);
+      settle();
+    } catch (error) {
+      settle(error);
     }
-    this.#busy = false;
+    for (const skuId of skuIds) this.#waiting.delete(skuId);
+    this.#underWay -= 1;
+    if (this.#underWay === 0) {
+      clearTimeout(this.#patience);
+      this.#patience = undefined;
+    }
+    if (this.#queue.length > 0) this.#schedule();
   }
 
   #remember(stock: DisplayStock, sinceMs: number): void {

@@ -1,6 +1,7 @@
 import type { ServerResponse } from 'node:http';
 import type { Socket } from 'node:net';
 import type { FastifyRequest } from 'fastify';
+import { endSoon } from '../runtime/bounded-end.ts';
 import type { Log } from '../runtime/log.ts';
 import { invalidRequest, Refusal } from '../runtime/refusals.ts';
 import { HttpFault, type HttpFaultReason, problemOf } from './problem.ts';
@@ -51,7 +52,7 @@ export function faultOf(error: unknown, request: FastifyRequest, log: Log): Refu
   return new HttpFault('INTERNAL');
 }
 
-/** Answers what node could not parse as a request, and closes the connection. */
+/** Answers what node could not parse as a request or did not arrive in time, and closes the connection. */
 export function answerClientError(error: Error & { code?: string }, socket: Socket): void {
   if (
     error.code === 'ECONNRESET' ||
@@ -66,7 +67,7 @@ export function answerClientError(error: Error & { code?: string }, socket: Sock
   const { status, headers, body } = problemOf(fault, 'about:blank');
   const lines = [`HTTP/1.1 ${status} Error`, 'connection: close', `content-length: ${body.length}`];
   for (const [name, value] of Object.entries(headers)) lines.push(`${name}: ${value}`);
-  socket.end(`${lines.join('\r\n')}\r\n\r\n${body}`);
+  endSoon(socket, `${lines.join('\r\n')}\r\n\r\n${body}`);
 }
 
 type AnsweringSocket = Socket & {

@@ -1,7 +1,9 @@
 import { randomBytes } from 'node:crypto';
 import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
+import { HttpGuard } from '../runtime/http-guard.ts';
 import type { Log } from '../runtime/log.ts';
 import type { Metrics } from '../runtime/metrics.ts';
+import { isOneOf } from './config.ts';
 import { answerClientError, faultOf } from './http-faults.ts';
 import { parseJson } from './json-text.ts';
 import { problemOf } from './problem.ts';
@@ -12,10 +14,6 @@ export const jsonContentType = 'application/json';
 
 const bodyBytesMax = 16 * 1_024;
 const headerBytesMax = 8 * 1_024;
-/** A request must have arrived whole within this time. */
-const requestTimeoutMs = 5_000;
-/** How often node compares requests with the timeout; its default of 30 s would be the real timeout. */
-const timeoutCheckMs = 1_000;
 /** A connection on which nothing moves in the middle of a request is closed. */
 const connectionTimeoutMs = 10_000;
 /** Above the 60 s of the usual balancers, so that they close an idle connection first. */
@@ -34,8 +32,11 @@ const securityHeaders = {
 export interface HttpServerOptions {
   readonly trustedProxies: readonly string[];
   readonly connectionsMax: number;
+  readonly connectionsPerAddressMax: number;
   readonly log: Log;
   readonly metrics: Metrics;
+  /** Whether the process is about to stop: answers then tell their clients to connect elsewhere. */
+  readonly stopping: () => boolean;
   /** Adds the routes; each gets the limits, headers and error answers of the server. */
   readonly routes: (app: FastifyInstance) => void;
 }
@@ -48,14 +49,13 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   const app = fastify({
     logger: false,
     bodyLimit: bodyBytesMax,
-    requestTimeout: requestTimeoutMs,
     connectionTimeout: connectionTimeoutMs,
     keepAliveTimeout: keepAliveTimeoutMs,
     forceCloseConnections: 'idle',
     // Requests that are under way when the server stops are finished, not refused.
     return503OnClosing: false,
     trustProxy: trustedProxies.length > 0 ? [...trustedProxies] : false,
-    http: { maxHeaderSize: headerBytesMax, connectionsCheckingInterval: timeoutCheckMs },
+    http: { maxHeaderSize: headerBytesMax },
     genReqId: () => {
       requests += 1;
       return `${instancePrefix}${requests}`;
@@ -66,8 +66,7 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
       sendProblem(error, plain, reply as unknown as FastifyReply, log);
     },
   });
-  app.server.maxConnections = options.connectionsMax;
-  app.server.headersTimeout = requestTimeoutMs;
+  guard(app, options);
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => {
     try {
@@ -90,23 +89,42 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     else done();
   });
   measureRequests(app, options.metrics);
-  closeBehindAnswers(app);
+  closeBehindAnswers(app, options.stopping);
   options.routes(app);
   return app;
 }
 
+/** Bounds what clients may hold on to, and counts what was closed for it. */
+function guard(app: FastifyInstance, options: HttpServerOptions): void {
+  const { connectionsMax, connectionsPerAddressMax, trustedProxies, metrics } = options;
+  const closed = metrics.counter(
+    'http_connections_closed_total',
+    'Connections that were closed before their time, by reason',
+    ['reason'],
+  );
+  const httpGuard = new HttpGuard(app.server, {
+    connectionsMax,
+    perPeerMax: connectionsPerAddressMax,
+    isTrusted: isOneOf(trustedProxies),
+    onClosed: (reason) => closed.inc({ reason }),
+  });
+  const connections = metrics.gauge('http_connections', 'Connections that are open');
+  Object.assign(connections, { collect: () => connections.set(httpGuard.connections) });
+}
+
 /**
- * A server that stops closes the connections that are idle at that moment. One that is answered later
- * would be kept alive for a next request, and the stop would wait for it.
+ * A server that stops closes the connections that are idle at that moment, and a request that is on its
+ * way there is lost. So each answer from the beginning of the stop on ends its connection: its client
+ * connects anew for the next request, and the stop waits for nobody.
  */
-function closeBehindAnswers(app: FastifyInstance): void {
-  let stopping = false;
+function closeBehindAnswers(app: FastifyInstance, stopping: () => boolean): void {
+  let closing = false;
   app.addHook('preClose', (done) => {
-    stopping = true;
+    closing = true;
     done();
   });
   app.addHook('onSend', (_request, reply, payload, done) => {
-    if (stopping) reply.header('connection', 'close');
+    if (closing || stopping()) reply.header('connection', 'close');
     done(null, payload);
   });
 }

@@ -1,6 +1,7 @@
 import { getPriority, setPriority } from 'node:os';
 import { Deadline } from '../runtime/deadline.ts';
 import { type EventConsumer, startEventConsumer } from '../runtime/event-consumer.ts';
+import { EventPacer } from '../runtime/event-pacer.ts';
 import { createEventPublisher, type EventPublisher } from '../runtime/event-publisher.ts';
 import { orderEventsTopic } from '../runtime/kafka.ts';
 import type { Lifecycle } from '../runtime/lifecycle.ts';
@@ -9,12 +10,20 @@ import { createMetrics } from '../runtime/metrics.ts';
 import { createPool, type Pool, query } from '../runtime/mysql.ts';
 import { startObservabilityServer } from '../runtime/observability-server.ts';
 import { startService } from '../runtime/start-service.ts';
+import { startCatchUp } from './catch-up.ts';
 import type { EventsConfig } from './config.ts';
 import { createConfirmationMails } from './confirmation-mail.ts';
 import { createEventsMetrics, type EventsMetrics } from './events-metrics.ts';
 import { MailQueue } from './mail-queue.ts';
 import { createMailTransport } from './mail-transport.ts';
-import { decodeOrderEvent, type KnownOrderEvent } from './order-event.ts';
+import { decodeOrderEvent } from './order-event.ts';
+import { connectOrderStates, type OrderStates } from './order-states.ts';
+import {
+  mailProjection,
+  type Projection,
+  statisticsProjection,
+  warehouseProjection,
+} from './projections.ts';
 import { type SendMails, startSendMails } from './send-mails.ts';
 import { createUserStatistics } from './user-statistics.ts';
 import { createMysqlWarehouse, createWarehouseFacts, type Warehouse } from './warehouse.ts';
@@ -22,6 +31,7 @@ import { createMysqlWarehouse, createWarehouseFacts, type Warehouse } from './wa
 /** What tests replace; everything else is built from the configuration. */
 export interface EventsOverrides {
   readonly warehouse?: Warehouse;
+  readonly order?: OrderStates;
   readonly log?: Log;
 }
 
@@ -33,8 +43,6 @@ export interface RunningEvents {
   readonly lifecycle: Lifecycle;
   readonly log: Log;
 }
-
-type Handle = (events: KnownOrderEvent[], deadline: Deadline) => Promise<void>;
 
 const mailConsumer = 'confirmation-mail';
 /** One connection for each partition that a consumer handles at once, and some to spare. */
@@ -73,18 +81,33 @@ async function start(
   const mails = startMails(config, pool, metrics, log);
   lifecycle.add('confirmation mails', () => mails.stop());
 
-  const handles: Record<string, Handle> = {
-    'user-statistics': createUserStatistics(pool),
-    warehouse: createWarehouseFacts(warehouse),
-    [mailConsumer]: createConfirmationMails(pool, () => mails.wake()),
-  };
+  const projections = [
+    statisticsProjection('user-statistics', createUserStatistics(pool), pool),
+    warehouseProjection('warehouse', createWarehouseFacts(warehouse), warehouse),
+    mailProjection(
+      mailConsumer,
+      createConfirmationMails(pool, () => mails.wake()),
+      pool,
+    ),
+  ];
   const consumers: EventConsumer[] = [];
   // Side by side, because each may have to wait for a Kafka that is away.
   lifecycle.add('consumers', async () => {
     await Promise.all(consumers.map((each) => each.stop()));
   });
-  for (const [name, handle] of Object.entries(handles)) {
-    consumers.push(await follow(config, name, handle, { publisher, metrics, log }));
+  const order =
+    overrides.order ?? connectOrderStates({ addresses: config.orderAddresses, log, metrics });
+  lifecycle.add('order states', () => order.close());
+  for (const projection of projections) {
+    // A buyer waits for the mail; and of most events it makes nothing, so there is little to pace.
+    const isPaced = projection.name !== mailConsumer;
+    const pacer = new EventPacer(isPaced ? config.eventsPerSecondMax : undefined);
+    consumers.push(await follow(config, projection, { pacer, publisher, metrics, log }));
+    const catchUp = startCatchUp({
+      ...{ pool, order, projection, pacer, metrics, log },
+      ageMs: config.catchUpAgeMs,
+    });
+    lifecycle.add(`catch-up of ${projection.name}`, () => catchUp.stop());
   }
   const observability = await startObservabilityServer({
     port: config.metricsPort,
@@ -99,22 +122,26 @@ async function start(
   return { metricsPort: observability.port, joined, lifecycle, log };
 }
 
+interface FollowParts {
+  readonly pacer: EventPacer;
+  readonly publisher: EventPublisher;
+  readonly metrics: EventsMetrics;
+  readonly log: Log;
+}
+
 /** One consumer group; without Kafka it goes on trying to join. */
 async function follow(
-  { kafkaBrokers: brokers, topicPrefix, eventsPerSecondMax }: EventsConfig,
-  name: string,
-  handle: Handle,
-  parts: { publisher: EventPublisher; metrics: EventsMetrics; log: Log },
+  { kafkaBrokers: brokers, topicPrefix }: EventsConfig,
+  { name, handle }: Projection,
+  { pacer, publisher, metrics, log }: FollowParts,
 ): Promise<EventConsumer> {
-  const { publisher, metrics, log } = parts;
   return await startEventConsumer({
     ...{ brokers, publisher, log, metrics: metrics.consumers },
     groupId: `${topicPrefix}${name}`,
     topic: orderEventsTopic(topicPrefix),
     decode: decodeOrderEvent,
     sparing: true,
-    // A buyer waits for the mail; and of most events it makes nothing, so there is little to pace.
-    eventsPerSecondMax: name === mailConsumer ? undefined : eventsPerSecondMax,
+    pacer,
     async handle(events, deadline) {
       await handle(events, deadline);
       metrics.applied.inc({ consumer: name }, events.length);

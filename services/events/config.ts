@@ -13,6 +13,9 @@ export interface EventsConfig {
   readonly connectionsMax: number;
   readonly kafkaBrokers: readonly string[];
   readonly topicPrefix: string;
+  readonly orderAddresses: readonly string[];
+  /** How long an order is unchanged before it is asked for whether its event came, in milliseconds. */
+  readonly catchUpAgeMs: number;
   readonly smtpUrl: string;
   readonly mailFrom: string;
   /** Address of a buyer, with `{userId}` in it. */
@@ -47,6 +50,9 @@ export function readConfig(variables: Variables): Readonly<EventsConfig> {
       connectionsMax: env.integer('SLUICE_EVENTS_MYSQL_CONNECTIONS', 12, { min: 4, max: 200 }),
       kafkaBrokers: env.addresses('SLUICE_KAFKA_BROKERS', ['127.0.0.1:19092']),
       topicPrefix: env.string('SLUICE_KAFKA_TOPIC_PREFIX', ''),
+      orderAddresses: env.addresses('SLUICE_ORDER_ADDRESS', ['127.0.0.1:50051']),
+      catchUpAgeMs:
+        env.integer('SLUICE_EVENTS_CATCH_UP_AGE_SECONDS', 60, { min: 1, max: 1_800 }) * 1_000,
       smtpUrl: smtpUrls[0] as string,
       mailFrom: env.matching(
         'SLUICE_MAIL_FROM',

@@ -60,6 +60,15 @@ export function saysPaid({
   }
 }
 
+/** Whether an order in this state was paid, whatever became of the money later. */
+export function wasPaid(status: OrderStatus): boolean {
+  return (
+    status === OrderStatus.ORDER_STATUS_PAID ||
+    status === OrderStatus.ORDER_STATUS_REFUNDING ||
+    status === OrderStatus.ORDER_STATUS_REFUNDED
+  );
+}
+
 function payloadOf(event: KnownOrderEvent): Buffer {
   return Buffer.from(OrderEvent.encode(event).finish());
 }

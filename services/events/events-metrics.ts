@@ -6,6 +6,10 @@ export interface EventsMetrics {
   /** Events handed to a consumer and carried out, repetitions included. */
   readonly applied: Counter<'consumer'>;
   readonly consumers: ConsumerMetrics;
+  /** Orders whose newest event never came, and which were asked for. */
+  readonly caughtUp: Counter<'consumer'>;
+  /** Such orders that could not take effect, in each pass. */
+  readonly catchUpFailed: Counter<'consumer'>;
   /** Attempts at mails: sent, failed (tried again later), given_up. */
   readonly mailSent: Counter<'status'>;
   readonly mailDue: Gauge;
@@ -20,6 +24,16 @@ export function createEventsMetrics(metrics: Metrics): EventsMetrics {
       ['consumer'],
     ),
     consumers: createConsumerMetrics(metrics),
+    caughtUp: metrics.counter(
+      'catch_up_applied_total',
+      'Orders whose newest event did not come and that were asked for, by consumer',
+      ['consumer'],
+    ),
+    catchUpFailed: metrics.counter(
+      'catch_up_failed_total',
+      'Orders that were asked for and could not take effect, by consumer',
+      ['consumer'],
+    ),
     mailSent: metrics.counter('mail_sent_total', 'Attempts at confirmation mails, by status', [
       'status',
     ]),

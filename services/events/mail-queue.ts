@@ -7,6 +7,8 @@ const databaseMs = 3_000;
 /** `mail_due` is counted up to here, so that looking stays cheap however long a server was away. */
 const dueMax = 100_000;
 const failureLengthMax = 200;
+/** Longer than any claim or retry: a time further ahead was written by a clock that has been set back since. */
+const waitSecondsMax = 600;
 
 /** A mail that this sender has for the time of its claim. */
 export interface ClaimedMail {
@@ -35,7 +37,8 @@ export class MailQueue {
     const rows = await transaction(this.#pool, { deadline }, async (connection) => {
       const [due] = await connection.query<RowDataPacket[]>(
         `SELECT order_id, payload, attempts, TIMESTAMPDIFF(SECOND, create_time, NOW(3)) AS age
-         FROM confirmation_mails WHERE next_time <= NOW(3)
+         FROM confirmation_mails
+         WHERE next_time <= NOW(3) OR next_time > NOW(3) + INTERVAL ${waitSecondsMax} SECOND
          ORDER BY next_time LIMIT ? FOR UPDATE SKIP LOCKED`,
         [mailsMax],
       );

@@ -76,11 +76,14 @@ export function createMailTransport({
   };
 }
 
-/** A reply to the envelope or the mail is an answer; all else is a server that cannot be used. */
+/**
+ * A reply to the envelope or the mail is an answer, and so is the client's own word that they are none: neither says
+ * anything about other mails. All else is a server that cannot be used.
+ */
 function answerOf(error: unknown): MailAnswer {
   const { code, responseCode } = error as { code?: unknown; responseCode?: unknown };
   const aboutMail = code === 'EENVELOPE' || code === 'EMESSAGE';
-  if (!aboutMail || typeof responseCode !== 'number' || responseCode === closingCode) throw error;
-  const reason = (error as Error).message;
-  return { kind: responseCode >= 500 ? 'refused' : 'deferred', reason };
+  if (!aboutMail || responseCode === closingCode) throw error;
+  const isForNow = typeof responseCode === 'number' && responseCode < 500;
+  return { kind: isForNow ? 'deferred' : 'refused', reason: (error as Error).message };
 }

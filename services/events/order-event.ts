@@ -18,7 +18,11 @@ const knownReasons = new Set<number>(Object.values(CloseReason));
  * @throws Error if the bytes are none, or if it is newer than this service: it would be counted wrong
  */
 export function decodeOrderEvent(value: Uint8Array): KnownOrderEvent {
-  const event = OrderEvent.decode(value);
+  return knownEvent(OrderEvent.decode(value));
+}
+
+/** The same for an event that came another way. @throws as `decodeOrderEvent` */
+export function knownEvent(event: OrderEvent): KnownOrderEvent {
   const { orderId, userId, version, status, closeReason, total, eventTime } = event;
   if (orderId <= 0n || userId <= 0n) throw new Error('the event names no order or no user');
   if (version < 1) throw new Error(`version ${version} is none`);

@@ -77,6 +77,17 @@ export function startSendMails(options: SendMailsOptions): SendMails {
     return await breaker.fire(() => transport.send(mail, signal));
   }
 
+  const underWay = new Set<Promise<void>>();
+
+  function begin(mail: ClaimedMail, isUsable: () => boolean): void {
+    const sending = limiter
+      .schedule(() => sendOne(options, deliver, mail, isUsable))
+      // It is due again when its claim ends.
+      .catch((error) => log.warn({ err: error }, 'what became of a mail is not stored'))
+      .finally(() => underWay.delete(sending));
+    underWay.add(sending);
+  }
+
   const loop = startLoop({
     name: 'confirmation mails',
     intervalMs: idleMs,
@@ -84,17 +95,14 @@ export function startSendMails(options: SendMailsOptions): SendMails {
     async run(stopping) {
       while (!stopping.aborted && !breaker.open) {
         const usable = Deadline.after(claimMs - sendMs);
-        const mails = await queue.claim(claimMax, claimMs);
+        const mails = await queue.claim(claimMax - underWay.size, claimMs);
         if (mails.length === 0) return;
         if (failpoints.on) await failpoints.hit('mail.after_claim', { mails: mails.length });
-        const isUsable = (): boolean => !stopping.aborted && !usable.passed;
-        const sending = mails.map((mail) =>
-          limiter.schedule(() => sendOne(options, deliver, mail, isUsable)),
-        );
-        const failed = (await Promise.allSettled(sending)).find(
-          ({ status }) => status === 'rejected',
-        );
-        if (failed?.status === 'rejected') throw failed.reason;
+        const isUsable = (): boolean =>
+          !stopped.signal.aborted && !stopping.aborted && !usable.passed;
+        for (const mail of mails) begin(mail, isUsable);
+        // One that hangs takes a connection; the others go on, and more are claimed beside it.
+        while (underWay.size > claimMax / 2) await Promise.race(underWay);
       }
     },
   });
@@ -109,6 +117,7 @@ export function startSendMails(options: SendMailsOptions): SendMails {
     async stop() {
       const timer = setTimeout(() => stopped.abort(), stopGraceMs);
       await Promise.all([loop.stop(), counting.stop()]);
+      await Promise.all(underWay);
       clearTimeout(timer);
       await limiter.disconnect();
       breaker.stop();

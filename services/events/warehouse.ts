@@ -1,7 +1,9 @@
+import type { RowDataPacket } from 'mysql2';
 import { closeReasonToJSON, orderStatusToJSON } from '../../gen/sluice/order/v1/order.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { type Pool, query } from '../runtime/mysql.ts';
 import { type KnownOrderEvent, newestByOrder } from './order-event.ts';
+import { versionsIn } from './projections.ts';
 
 /** One line of an order as analysis wants it. */
 export interface OrderLineFact {
@@ -32,6 +34,8 @@ export interface Warehouse {
    * @param facts ascending by order and line, each line once
    */
   store(facts: readonly OrderLineFact[], deadline: Deadline): Promise<void>;
+  /** The oldest version of each of some orders' facts; orders without facts are absent. */
+  versions(orderIds: readonly bigint[], deadline: Deadline): Promise<ReadonlyMap<bigint, number>>;
 }
 
 /** Makes facts of events. */
@@ -58,6 +62,12 @@ export function createMysqlWarehouse(pool: Pool): Warehouse {
           .join(',');
         await query(pool, upsertSql(values), [], { deadline });
       }
+    },
+    async versions(orderIds, deadline) {
+      if (orderIds.length === 0) return new Map();
+      const sql = `SELECT order_id, MIN(version) AS version FROM order_line_facts
+        WHERE order_id IN (${orderIds}) GROUP BY order_id`;
+      return versionsIn(await query<RowDataPacket[]>(pool, sql, [], { deadline }));
     },
   };
 }

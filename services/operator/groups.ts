@@ -1,5 +1,5 @@
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { Admin } from 'kafkajs';
+import { whenGroupsLoaded } from '../runtime/group-loading.ts';
 import { createKafka, orderEventsTopic } from '../runtime/kafka.ts';
 import type { Log } from '../runtime/log.ts';
 import type { OperatorConfig } from './config.ts';
@@ -39,7 +39,7 @@ export function connectGroups(config: OperatorConfig, log: Log): GroupReader {
       try {
         connected ??= admin.connect();
         await connected;
-        return await whenLoaded(() => readProgress(admin, topicPrefix));
+        return await whenGroupsLoaded(() => readProgress(admin, topicPrefix));
       } catch (error) {
         failure = failureOf(error, config);
         throw failure;
@@ -50,27 +50,6 @@ export function connectGroups(config: OperatorConfig, log: Log): GroupReader {
       await admin.disconnect();
     },
   };
-}
-
-/** A broker that has just started, or taken over, knows no group for a moment; kafkajs does not wait for it. */
-const loadingTypes = new Set([
-  'GROUP_LOAD_IN_PROGRESS',
-  'GROUP_COORDINATOR_NOT_AVAILABLE',
-  'NOT_COORDINATOR_FOR_GROUP',
-]);
-const loadingTriesMax = 20;
-const loadingPauseMs = 250;
-
-async function whenLoaded<Result>(ask: () => Promise<Result>): Promise<Result> {
-  for (let attempt = 1; ; attempt += 1) {
-    try {
-      return await ask();
-    } catch (error) {
-      const { type = '' } = error as { type?: string };
-      if (!loadingTypes.has(type) || attempt >= loadingTriesMax) throw error;
-      await sleep(loadingPauseMs);
-    }
-  }
 }
 
 type Offsets = ReadonlyMap<number, bigint>;

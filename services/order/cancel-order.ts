@@ -8,7 +8,7 @@ import type { ChangedOrder } from './change-transaction.ts';
 import type { OrderName } from './find-order.ts';
 import { statusName } from './order.ts';
 import { decideCancel, stepOf } from './order-changes.ts';
-import type { PaymentGateway } from './payment-gateway.ts';
+import type { ClosedPayment, PaymentGateway } from './payment-gateway.ts';
 
 export interface CancelOrderOptions {
   readonly changeOrder: ChangeOrder;
@@ -18,7 +18,8 @@ export interface CancelOrderOptions {
 /**
  * Closes an order for its buyer. One that is not paid is CANCELLED, after its session with the
  * provider was voided if there may be one; a paid one goes to REFUNDING once payment has the refund
- * on record. An order that is closed already, or is being refunded, is answered unchanged.
+ * on record. An order that is closed already, or is being refunded, is answered unchanged. One whose
+ * payment the bank is processing can be neither now: ILLEGAL_TRANSITION.
  *
  * @throws Refusal NOT_FOUND, ILLEGAL_TRANSITION, OUTCOME_UNKNOWN, OVERLOADED, DEPENDENCY_DOWN
  */
@@ -52,14 +53,15 @@ async function close(
   attempt: { hasEffect: boolean },
   deadline: Deadline,
 ): Promise<Order> {
-  let closed: 'CLOSED' | 'PAID' | undefined;
+  let closed: ClosedPayment | undefined;
   for (const pauseMs of settlePausesMs) {
     const voided = closed === 'CLOSED';
     const { answer: effect, order } = await cancel(changeOrder, name, voided, deadline);
     if (effect === 'cancels' || effect === 'unchanged') return order;
     if (effect === 'voidFirst') {
-      closed ??= await payment.closePayment(order.orderId, deadline);
+      closed ??= await payment.closePayment(order.orderId, deadline, 'buyer');
       attempt.hasEffect = true;
+      if (closed === 'PROCESSING') throw isProcessing();
       if (closed === 'CLOSED') continue;
     } else if (await payment.refundOrder(order.orderId, deadline)) {
       attempt.hasEffect = true;
@@ -70,6 +72,12 @@ async function close(
     await sleep(pauseMs);
   }
   throw new Refusal('OUTCOME_UNKNOWN', 'A payment of the order is being recorded');
+}
+
+function isProcessing(): Refusal {
+  const message =
+    'A payment of the order is being processed by the bank and cannot be stopped: the order will be paid or closed by its outcome';
+  return new Refusal('ILLEGAL_TRANSITION', message);
 }
 
 function cancel(

@@ -23,6 +23,7 @@ import { createOrderMetrics, type OrderMetrics } from './order-metrics.ts';
 import { createOrderReader } from './order-reader.ts';
 import { createOrderService } from './order-server.ts';
 import { OrderShards } from './order-shards.ts';
+import { createOrderStateService } from './order-state-server.ts';
 import { startOutboxGuard } from './outbox-guard.ts';
 import type { PaymentGateway } from './payment-gateway.ts';
 import { createPlaceOrder } from './place-order.ts';
@@ -162,9 +163,10 @@ async function start(
   const server = await startGrpcServer({
     host: config.listen,
     port: config.port,
-    services: [orderService],
+    services: [orderService, createOrderStateService(shards)],
     log,
     inFlightMax: config.inFlightMax,
+    metrics: registry,
   });
   lifecycle.add('grpc server', () => server.stop());
   // Ended before the server is, which waits for streams under way.

@@ -47,7 +47,7 @@ export interface ExpiryConfig {
   readonly batchMax: number;
   /** Transactions after one look at most. */
   readonly batchesMax: number;
-  /** Sessions that payment is asked to void at once at most, over all databases. */
+  /** Sessions that payment is asked to void at once at most, over all databases, besides those that hang. */
   readonly voidsInFlightMax: number;
 }
 
@@ -71,7 +71,7 @@ export function readConfig(variables: Variables): Readonly<OrderConfig> {
       intervalMs: env.integer('SLUICE_ORDER_EXPIRY_INTERVAL_MS', 200, { min: 20, max: 60_000 }),
       batchMax: env.integer('SLUICE_ORDER_EXPIRY_BATCH', 400, { min: 1, max: 500 }),
       batchesMax: env.integer('SLUICE_ORDER_EXPIRY_BATCHES', 10, { min: 1, max: 1_000 }),
-      voidsInFlightMax: env.integer('SLUICE_ORDER_EXPIRY_VOIDS', 16, { min: 1, max: 1_000 }),
+      voidsInFlightMax: env.integer('SLUICE_ORDER_EXPIRY_VOIDS', 32, { min: 1, max: 1_000 }),
     },
     watchersMax: env.integer('SLUICE_ORDER_WATCHERS', 10_000, { min: 1, max: 1_000_000 }),
     outboxRowsMax: env.integer('SLUICE_ORDER_OUTBOX_ROWS', 100_000, { min: 1, max: 100_000 }),

@@ -20,7 +20,10 @@ export interface ExpireOrdersOptions {
   readonly shards: OrderShards;
   readonly pace: ExpiryConfig;
   readonly log: Log;
-  readonly metrics: Pick<OrderMetrics, 'expired' | 'expiryLagSeconds' | 'overdue'>;
+  readonly metrics: Pick<
+    OrderMetrics,
+    'expired' | 'expiryLagSeconds' | 'overdue' | 'overdueProcessing'
+  >;
   /** Called with a database's number while it has overdue orders whose payment has begun. */
   readonly onBegun: (database: number) => void;
   /** Called after each commit that closed orders. */
@@ -50,6 +53,7 @@ export function startExpireOrders(options: ExpireOrdersOptions, database: OrderD
       metrics.expiryLagSeconds.set({ database: label }, overdue.oldestAgeMs / 1_000);
       metrics.overdue.set({ database: label, begun: 'false' }, overdue.notBegun);
       metrics.overdue.set({ database: label, begun: 'true' }, overdue.begun);
+      metrics.overdueProcessing.set({ database: label }, overdue.processing);
       if (overdue.begun > 0) onBegun(database.index);
       if (overdue.notBegun === 0) return;
       for (let batch = 0; batch < pace.batchesMax && !signal.aborted; batch += 1) {

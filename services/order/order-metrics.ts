@@ -19,9 +19,12 @@ export interface OrderMetrics {
   /** Age of the oldest order whose time is over, in seconds. */
   readonly expiryLagSeconds: import('prom-client').Gauge<'database'>;
   readonly overdue: import('prom-client').Gauge<'database' | 'begun'>;
+  readonly overdueProcessing: import('prom-client').Gauge<'database'>;
   readonly watchers: import('prom-client').Gauge;
   readonly outboxRows: import('prom-client').Gauge<'database'>;
   readonly outboxAgeSeconds: import('prom-client').Gauge<'database'>;
+  /** Rows of events that could not be published beside the others: refused for good, or waiting. */
+  readonly outboxSetAside: import('prom-client').Gauge<'database' | 'state'>;
 }
 
 const createSeconds = [0.01, 0.05, 0.1, 0.2, 0.5, 1, 2];
@@ -64,7 +67,7 @@ export function createOrderMetrics(metrics: Metrics): OrderMetrics {
     expired: metrics.counter('order_expired_total', 'Orders closed because their time was over'),
     expiryLagSeconds: metrics.gauge(
       'order_expiry_lag_seconds',
-      'How long the time of the oldest unpaid order is over',
+      'How long the time of the oldest unpaid order is over, but for those whose payment a bank is processing',
       ['database'],
     ),
     overdue: metrics.gauge(
@@ -72,11 +75,21 @@ export function createOrderMetrics(metrics: Metrics): OrderMetrics {
       'Unpaid orders whose time is over, counted up to a bound; begun: their payment has begun',
       ['database', 'begun'],
     ),
+    overdueProcessing: metrics.gauge(
+      'order_overdue_processing',
+      'Unpaid orders whose time is over and whose payment a bank is processing, counted up to a bound',
+      ['database'],
+    ),
     watchers: metrics.gauge('order_watchers', 'Streams of WatchOrder that are open'),
     outboxRows: metrics.gauge('outbox_rows', 'Rows waiting for publication', ['database']),
     outboxAgeSeconds: metrics.gauge('outbox_age_seconds', 'Age of the oldest row that waits', [
       'database',
     ]),
+    outboxSetAside: metrics.gauge(
+      'outbox_set_aside',
+      'Rows set aside, counted up to a bound: refused ones wait for an operator, waiting ones for Kafka',
+      ['database', 'state'],
+    ),
   };
 }
 

@@ -74,7 +74,13 @@ export function eventOf(order: Order): OutboxMessage {
 
 /** The same, for a change that may put the units back on sale. */
 export function eventWith(order: Order, { restock }: { restock: boolean }): OutboxMessage {
-  const event = OrderEvent.encode({
+  const event = OrderEvent.encode(orderEventOf(order, { restock })).finish();
+  return { key: order.orderId, value: Buffer.from(event.buffer, event.byteOffset, event.length) };
+}
+
+/** What an event tells of an order. */
+export function orderEventOf(order: Order, { restock }: { restock: boolean }): OrderEvent {
+  return {
     orderId: order.orderId,
     version: order.version,
     userId: order.userId,
@@ -87,8 +93,7 @@ export function eventWith(order: Order, { restock }: { restock: boolean }): Outb
     restock,
     refunded: order.refunded,
     orderCreateTime: order.createTime,
-  }).finish();
-  return { key: order.orderId, value: Buffer.from(event.buffer, event.byteOffset, event.length) };
+  };
 }
 
 /** Writes the events of this transaction as one outbox row. Binary, so as a prepared statement. */

@@ -3,7 +3,7 @@ import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import type { Log } from '../runtime/log.ts';
 import type { PoolConnection } from '../runtime/mysql.ts';
-import { type PaymentDatabase, transaction } from './payment-database.ts';
+import { type PaymentDatabase, waitingTransaction } from './payment-database.ts';
 import type { PaymentMetrics } from './payment-metrics.ts';
 import type { RefundState } from './provider.ts';
 import {
@@ -14,7 +14,7 @@ import {
   surplusRequestId,
   Told,
 } from './refund.ts';
-import { lockRefunds, type NextTime, writeRefunds } from './refund-store.ts';
+import { lockFreeRefunds, lockRefunds, type NextTime, writeRefunds } from './refund-store.ts';
 
 /** What a provider's word on a refund came to. */
 export interface ReportedRefund {
@@ -32,22 +32,26 @@ export interface RefundReport {
 /**
  * Moves refunds inside a transaction of the caller's, one report each; undefined where there is no such refund. A refund
  * that is over is due at once for telling order, unless order never learns of it.
+ *
+ * @param rows `free`: refunds that others hold are left as they are, and answered as `held`; `all`: waits for them
  */
 export async function moveRefunds(
   connection: PoolConnection,
   reports: readonly RefundReport[],
-): Promise<(ReportedRefund | undefined)[]> {
-  const refunds = await lockRefunds(
-    connection,
-    reports.map(({ refundId }) => refundId),
-  );
-  const results: (ReportedRefund | undefined)[] = [];
+  rows: 'free' | 'all',
+): Promise<(ReportedRefund | 'held' | undefined)[]> {
+  const ids = reports.map(({ refundId }) => refundId);
+  const { free: refunds, held } =
+    rows === 'free'
+      ? await lockFreeRefunds(connection, ids)
+      : { free: await lockRefunds(connection, ids), held: new Set<bigint>() };
+  const results: (ReportedRefund | 'held' | undefined)[] = [];
   const changed = new Map<bigint, Refund>();
   for (const { refundId, state } of reports) {
     const before = refunds.get(refundId);
     const after = before && applyRefundState(before, state);
     if (before === undefined) {
-      results.push(undefined);
+      results.push(held.has(refundId) ? 'held' : undefined);
     } else if (after === undefined) {
       const effect = contradicts(before, state) ? 'contradiction' : 'ignored';
       results.push({ effect, refund: before });
@@ -68,14 +72,15 @@ export async function applyRefundReport(
   report: RefundReport,
   deadline: Deadline,
 ): Promise<Refund | undefined> {
-  const [reported] = await transaction(database, { deadline }, async (connection) => {
-    const moved = await moveRefunds(connection, [report]);
+  const [reported] = await waitingTransaction(database, { deadline }, async (connection) => {
+    const moved = await moveRefunds(connection, [report], 'all');
     if (failpoints.on) await failpoints.hit('payment.before_refund_commit', { ...report });
     return moved;
   });
   if (failpoints.on) await failpoints.hit('payment.after_refund_commit', { ...report });
-  if (reported) noteRefund({ metrics, log }, reported);
-  return reported?.refund;
+  if (reported === undefined || reported === 'held') return undefined;
+  noteRefund({ metrics, log }, reported);
+  return reported.refund;
 }
 
 export interface RefundReporting {

@@ -1,10 +1,13 @@
+import { Batcher } from '../runtime/batcher.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import type { Log } from '../runtime/log.ts';
-import type { PoolConnection } from '../runtime/mysql.ts';
+import { mysqlErrno, type PoolConnection } from '../runtime/mysql.ts';
+import { Refusal } from '../runtime/refusals.ts';
 import { applyReport, type Payment, type ReportedPayment, type SessionReport } from './payment.ts';
-import { type PaymentDatabase, transaction } from './payment-database.ts';
-import { lockPayments, writePayments } from './payment-store.ts';
+import { batchTransaction, type PaymentDatabase, waitingTransaction } from './payment-database.ts';
+import type { PaymentMetrics } from './payment-metrics.ts';
+import { lockFreePayments, lockPayments, writePayments } from './payment-store.ts';
 import { insertRefunds, surplusRefund } from './refund-store.ts';
 
 /** What happens after the commit; lost with the process, it happens later by the loops. */
@@ -16,56 +19,117 @@ export interface AfterSettling {
 
 /** What reports did, before the transaction is committed. */
 export interface MovedPayments {
-  /** One for each report, in order; undefined where there is no such payment. */
-  readonly results: readonly (ReportedPayment | undefined)[];
+  /** One for each report, in order; undefined where there is no such payment, `held` where others hold its row. */
+  readonly results: readonly (ReportedPayment | 'held' | undefined)[];
   readonly awaiting: readonly Payment[];
   readonly surplus: readonly Payment[];
 }
 
 /** The loop leaves a payment to the process that took the money in for this long. */
 const tellAfterMs = 10_000;
+/** Reports in one transaction: their rows' locks are held together. */
+const entriesMax = 100;
+const inFlightMax = 2;
+const slowMax = 1;
+/** More than are under way to the provider at once. */
+const queueDepthMax = 2_000;
 
 /**
- * Applies reports of sessions, wherever they come from, to the payments: the one way to a new state. Each answers with
- * the payment after it, or undefined if there is none.
+ * Applies a report of a session to its payment, wherever it comes from: the one way to a new state. Answers with the
+ * payment after it, or undefined if there is none.
  *
- * @throws Refusal OUTCOME_UNKNOWN, DEPENDENCY_DOWN
+ * @throws Refusal OUTCOME_UNKNOWN, DEPENDENCY_DOWN, OVERLOADED
  */
 export type ApplySessionState = (
-  reports: readonly SessionReport[],
+  report: SessionReport,
   deadline: Deadline,
-) => Promise<readonly (ReportedPayment | undefined)[]>;
+) => Promise<ReportedPayment | undefined>;
 
-export function createApplySessionState({
-  database,
-  afterSettling,
-  log,
-}: {
+export interface ApplySessionStateOptions {
   readonly database: PaymentDatabase;
   readonly afterSettling: AfterSettling;
+  readonly metrics: Pick<PaymentMetrics, 'hops'>;
   readonly log: Log;
-}): ApplySessionState {
-  return async (reports, deadline) => {
-    const moved = await transaction(database, { deadline }, async (connection) => {
-      const done = await movePayments(connection, reports);
-      if (failpoints.on) await failpoints.hit('payment.before_apply_commit', infoOf(reports));
-      return done;
-    });
+}
+
+/** Reports that come together share a transaction; one whose payment others hold, or which makes it fail, goes apart. */
+export function createApplySessionState(options: ApplySessionStateOptions): {
+  readonly applySessionState: ApplySessionState;
+  close(): Promise<void>;
+} {
+  const { database, afterSettling, metrics, log } = options;
+  const batches = new Batcher<SessionReport, ReportedPayment | 'held' | undefined>({
+    name: 'reports_to_mysql',
+    ...{ entriesMax, inFlightMax, slowMax, queueDepthMax, metrics: metrics.hops },
+    async run(reports, { deadline }) {
+      try {
+        const inBatch = { deadline, attempts: 1 };
+        const moved = await batchTransaction(database, inBatch, (connection) =>
+          moveAndHit(connection, reports, 'free'),
+        );
+        return await settled(moved, reports);
+      } catch (error) {
+        if (error instanceof Refusal) throw error;
+        log.warn({ err: error }, 'reports were not applied together; each is applied alone');
+        return reports.map(() => 'held');
+      }
+    },
+  });
+
+  async function settled(
+    moved: MovedPayments,
+    reports: readonly SessionReport[],
+  ): Promise<MovedPayments['results']> {
     if (failpoints.on) await failpoints.hit('payment.after_apply_commit', infoOf(reports));
     settle(moved, afterSettling, log);
     return moved.results;
+  }
+
+  return {
+    async applySessionState(report, deadline) {
+      const together = await batches.add(report, deadline);
+      if (together !== 'held') return together;
+      const moved = await waitingTransaction(database, { deadline }, (connection) =>
+        moveAndHit(connection, [report], 'all'),
+      ).catch((error) => {
+        if (mysqlErrno(error) === undefined) throw error;
+        throw new Refusal('OUTCOME_UNKNOWN', 'The payment cannot be changed now', { cause: error });
+      });
+      const [alone] = await settled(moved, [report]);
+      return alone === 'held' ? undefined : alone;
+    },
+    close: () => batches.close(),
   };
 }
 
-/** Moves payments inside a transaction of the caller's, who calls `settle` after its commit. */
+async function moveAndHit(
+  connection: PoolConnection,
+  reports: readonly SessionReport[],
+  rows: 'free' | 'all',
+): Promise<MovedPayments> {
+  const moved = await movePayments(connection, reports, rows);
+  if (failpoints.on) await failpoints.hit('payment.before_apply_commit', infoOf(reports));
+  return moved;
+}
+
+/**
+ * Moves payments inside a transaction of the caller's, who calls `settle` after its commit.
+ *
+ * @param rows `free`: payments that others hold are left as they are; `all`: waits for them
+ */
 export async function movePayments(
   connection: PoolConnection,
   reports: readonly SessionReport[],
+  rows: 'free' | 'all',
 ): Promise<MovedPayments> {
   const ids = [...new Set(reports.map(({ paymentId }) => paymentId))].sort(ascending);
-  const before = await lockPayments(connection, ids);
+  const { free: before, held } =
+    rows === 'free'
+      ? await lockFreePayments(connection, ids)
+      : { free: await lockPayments(connection, ids), held: new Set<bigint>() };
   const after = new Map(before);
   const results = reports.map((report) => {
+    if (held.has(report.paymentId)) return 'held';
     const payment = after.get(report.paymentId);
     if (payment === undefined) return undefined;
     const reported = applyReport(payment, report);
@@ -78,7 +142,12 @@ export async function movePayments(
   await writePayments(connection, changed, tellAfterMs);
   const paid = (effect: ReportedPayment['effect']): Payment[] =>
     results.flatMap((result) =>
-      result?.effect === effect && result.payment.captured ? [result.payment] : [],
+      result !== undefined &&
+      result !== 'held' &&
+      result.effect === effect &&
+      result.payment.captured
+        ? [result.payment]
+        : [],
     );
   const surplus = paid('wrong_amount');
   const refunds = surplus
@@ -99,7 +168,7 @@ export function settle(
     log.error({ paymentId: String(paymentId) }, 'another amount was paid; it is refunded');
   }
   for (const result of results) {
-    if (result?.effect !== 'other_session') continue;
+    if (result === 'held' || result?.effect !== 'other_session') continue;
     const paymentId = String(result.payment.paymentId);
     log.error({ paymentId }, 'a report names a payment but not its session; an operator must look');
   }

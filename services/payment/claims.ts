@@ -14,6 +14,9 @@ export interface Claim {
   readonly max: number;
 }
 
+/** A payment that is left to this process, and when it was, by MySQL's clock. */
+export type ClaimedPayment = Payment & { readonly claimTime: Date };
+
 /**
  * Claims payments whose time has come: their next time is moved and committed before anything remote is done, so that
  * no other process takes them meanwhile, and one does if this one dies.
@@ -22,10 +25,10 @@ export async function claimPayments(
   database: PaymentDatabase,
   { settlement, backoff, max }: Claim & { readonly settlement: PaymentSettlement },
   deadline: Deadline,
-): Promise<Payment[]> {
+): Promise<ClaimedPayment[]> {
   const claimed = await transaction(database, { deadline }, async (connection) => {
-    const [rows] = await connection.query<PaymentRow[]>(
-      `SELECT ${paymentColumns} FROM payments WHERE settlement = ? AND next_time <= NOW(3)
+    const [rows] = await connection.query<(PaymentRow & { readonly claim_time: Date })[]>(
+      `SELECT ${paymentColumns}, NOW(3) AS claim_time FROM payments WHERE settlement = ? AND next_time <= NOW(3)
        ORDER BY next_time LIMIT ? FOR UPDATE SKIP LOCKED`,
       [settlement, max],
     );
@@ -34,7 +37,7 @@ export async function claimPayments(
       `UPDATE payments SET next_time = ${nextTimeSql(backoff)}, attempts = attempts + 1 WHERE payment_id IN (?)`,
       [rows.map((row) => row.payment_id)],
     );
-    return rows.map(toPayment);
+    return rows.map((row) => ({ ...toPayment(row), claimTime: row.claim_time }));
   });
   if (failpoints.on && claimed.length > 0) await failpoints.hit('payment.after_claim_payments');
   return claimed;

@@ -24,6 +24,7 @@ import { createProvider } from './providers/create-provider.ts';
 import { createRecordPayments, startRecordPayments } from './record-payments.ts';
 import { createRefundUseCases } from './refund-payment.ts';
 import { startRefundWorker } from './refund-worker.ts';
+import { startRetryAside } from './retry-aside.ts';
 import { startWatchWork } from './watch-work.ts';
 
 /** What tests replace; everything else is built from the configuration. */
@@ -72,10 +73,11 @@ async function start(
   const order =
     overrides.order ?? connectOrder({ addresses: config.orderAddresses, log, breakerState });
   lifecycle.add('order gateway', () => order.close());
-  const { callsPerSecond, sessionsInFlightMax } = config;
+  const { callsPerSecond, sessionsPerSecond, sessionsInFlightMax } = config;
   const provider = createPacedProvider(overrides.provider ?? createProvider(config.provider, log), {
     log,
     callsPerSecond,
+    sessionsPerSecond,
     sessionsInFlightMax,
     metrics,
   });
@@ -87,10 +89,15 @@ async function start(
   const recordPayments = createRecordPayments({ database, order, wakeRefunds, metrics, log });
   lifecycle.add('records', () => recordPayments.close());
   const afterSettling: AfterSettling = { tellOrder: recordPayments.tellSoon, wakeRefunds };
-  const applySessionState = createApplySessionState({ database, afterSettling, log });
+  const reports = createApplySessionState({ database, afterSettling, metrics, log });
+  lifecycle.add('reports', () => reports.close());
+  const { applySessionState } = reports;
   const sessions = createPaymentSessions({ database, providers, applySessionState, log });
-  const webhooks = createHandleWebhook({ database, providers, afterSettling, metrics, log });
+  const takeIn = { database, providers, afterSettling, metrics, log };
+  const webhooks = createHandleWebhook(takeIn);
   lifecycle.add('webhooks', () => webhooks.close());
+  const aside = startRetryAside(takeIn);
+  lifecycle.add('webhooks aside', () => aside.stop());
 
   const refundWorker = startRefundWorker({ database, providers, order, metrics, log });
   refundLoop.loop = refundWorker;
@@ -104,9 +111,11 @@ async function start(
 
   const createPayment = createCreatePayment({
     ...{ database, order, sessions, pollMs },
-    provider: provider.name,
+    ...{ provider: provider.name, openings: provider },
   });
-  const closePayment = createClosePayment({ database, sessions });
+  const closings = createClosePayment({ database, sessions, metrics });
+  lifecycle.add('closings', () => closings.close());
+  const { closePayment } = closings;
   const refunds = createRefundUseCases({ database, recordPayments, wakeRefunds, metrics });
   const useCases = { createPayment, closePayment, refunds, webhooks };
   const server = await startGrpcServer({
@@ -116,6 +125,7 @@ async function start(
     tokens: createTokens({ secret: config.tokenSecret }),
     log,
     inFlightMax: config.inFlightMax,
+    metrics: registry,
   });
   lifecycle.add('grpc server', () => server.stop());
   const observability = await startObservabilityServer({

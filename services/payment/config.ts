@@ -17,9 +17,11 @@ export interface PaymentConfig {
   readonly provider: ProviderSettings;
   /** How long a payment may stay silent before the provider is asked, in milliseconds; doubled each time. */
   readonly pollMs: number;
-  /** Polls and refunds in a second at most; fewer than 10 would not do for the rows of one claim within their deadlines. */
+  /** Polls in a second at most, and refunds; a provider that takes fewer is sent fewer. */
   readonly callsPerSecond: number;
-  /** Sessions being opened, and being voided, at once at most. */
+  /** Sessions opened in a second at most, and voided for buyers, and for time; a provider that takes fewer is sent fewer. */
+  readonly sessionsPerSecond: number;
+  /** Sessions being opened at once at most, and being voided for buyers, and for time. */
   readonly sessionsInFlightMax: number;
   /** Calls handled at once at most. */
   readonly inFlightMax: number;
@@ -40,11 +42,15 @@ export function readConfig(variables: Variables): Readonly<PaymentConfig> {
       metricsPort: env.port('SLUICE_PAYMENT_METRICS_PORT', 9_467),
       mysqlUrl: mysqlUrls[0] as string,
       databasePrefix: env.string('SLUICE_DATABASE_PREFIX', 'sluice'),
-      connectionsMax: env.integer('SLUICE_PAYMENT_MYSQL_CONNECTIONS', 16, { min: 8, max: 200 }),
+      connectionsMax: env.integer('SLUICE_PAYMENT_MYSQL_CONNECTIONS', 20, { min: 8, max: 200 }),
       orderAddresses: env.addresses('SLUICE_ORDER_ADDRESS', ['127.0.0.1:50051']),
       provider: readProviderSettings(env),
       pollMs: env.integer('SLUICE_PAYMENT_POLL_MS', 30_000, { min: 100, max: 300_000 }),
       callsPerSecond: env.integer('SLUICE_PAYMENT_CALLS_PER_SECOND', 50, { min: 10, max: 1_000 }),
+      sessionsPerSecond: env.integer('SLUICE_PAYMENT_SESSIONS_PER_SECOND', 1_000, {
+        min: 1,
+        max: 10_000,
+      }),
       sessionsInFlightMax: env.integer('SLUICE_PAYMENT_SESSIONS', 64, { min: 1, max: 1_000 }),
       inFlightMax: env.integer('SLUICE_PAYMENT_CALLS', 4_000, { min: 1, max: 100_000 }),
       tokenSecret: env.secret('SLUICE_TOKEN_SECRET', demo),

@@ -3,6 +3,7 @@ import { failpoints } from '../runtime/failpoints.ts';
 import { duplicateKeyErrno, mysqlErrno } from '../runtime/mysql.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import type { OrderGateway } from './order-gateway.ts';
+import type { PacedProvider } from './paced-provider.ts';
 import { isOpened, type Payment } from './payment.ts';
 import type { PaymentDatabase } from './payment-database.ts';
 import { nextId } from './payment-id.ts';
@@ -35,6 +36,7 @@ export interface CreatePaymentOptions {
   readonly database: PaymentDatabase;
   readonly order: Pick<OrderGateway, 'beginPayment'>;
   readonly sessions: Pick<PaymentSessions, 'open'>;
+  readonly openings: Pick<PacedProvider, 'admit'>;
   /** Who takes new payments. */
   readonly provider: string;
   readonly pollMs: number;
@@ -48,8 +50,14 @@ export function createCreatePayment(options: CreatePaymentOptions): CreatePaymen
   return async (attempt, deadline) => {
     const before = await readAttempt(database, attempt, deadline);
     if (before && isOpened(before)) return before;
-    const paymentId = before?.paymentId ?? (await begin(options, attempt, deadline));
-    return await sessions.open(paymentId, deadline);
+    // Taken before anything is done, so that who is refused has left nothing behind.
+    const place = await options.openings.admit(deadline);
+    try {
+      const paymentId = before?.paymentId ?? (await begin(options, attempt, deadline));
+      return await sessions.open(paymentId, deadline, place);
+    } finally {
+      place.leave();
+    }
   };
 }
 

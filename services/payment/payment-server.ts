@@ -75,9 +75,9 @@ export function createPaymentService(options: PaymentServerOptions): ServerServi
       return { payments: await messagesOf(database, own, deadline) };
     },
 
-    async closePayment({ orderId }, { deadline }) {
+    async closePayment({ orderId, inBackground }, { deadline }) {
       requireOrderId(orderId);
-      const result = await closePayment(orderId, deadline);
+      const result = await closePayment(orderId, inBackground ? 'expire' : 'void', deadline);
       return { result: CloseResult[`CLOSE_RESULT_${result}`] };
     },
 

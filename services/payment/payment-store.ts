@@ -37,12 +37,21 @@ export async function readPaymentsOfOrder(
   orderId: bigint,
   deadline: Deadline,
 ): Promise<Payment[]> {
-  const statement = `SELECT ${columns} FROM payments WHERE order_id = ? ORDER BY payment_id`;
-  const rows = await query<PaymentRow[]>(database, statement, [orderId], { deadline });
+  return await readPaymentsOfOrders(database, [orderId], deadline);
+}
+
+/** The payments of orders, oldest first. */
+export async function readPaymentsOfOrders(
+  database: PaymentDatabase,
+  orderIds: readonly bigint[],
+  deadline: Deadline,
+): Promise<Payment[]> {
+  const statement = `SELECT ${columns} FROM payments WHERE order_id IN (?) ORDER BY payment_id`;
+  const rows = await query<PaymentRow[]>(database, statement, [orderIds], { deadline });
   return rows.map(toPayment);
 }
 
-/** Locks payments in ascending order, as every writer of several does. */
+/** Locks payments in ascending order, as every writer of several does; waits for those that others hold. */
 export async function lockPayments(
   connection: PoolConnection,
   paymentIds: readonly bigint[],
@@ -53,6 +62,34 @@ export async function lockPayments(
     [paymentIds],
   );
   return new Map(rows.map(toPayment).map((payment) => [payment.paymentId, payment]));
+}
+
+/** Locks those payments that nobody else holds; `held` are the ids of the others. */
+export async function lockFreePayments(
+  connection: PoolConnection,
+  paymentIds: readonly bigint[],
+): Promise<{ free: Map<bigint, Payment>; held: Set<bigint> }> {
+  if (paymentIds.length === 0) return { free: new Map(), held: new Set() };
+  const [rows] = await connection.query<PaymentRow[]>(
+    `SELECT ${columns} FROM payments WHERE payment_id IN (?) ORDER BY payment_id FOR UPDATE SKIP LOCKED`,
+    [paymentIds],
+  );
+  const free = new Map(rows.map(toPayment).map((payment) => [payment.paymentId, payment]));
+  const missing = paymentIds.filter((paymentId) => !free.has(paymentId));
+  return { free, held: await existing(connection, 'payments', 'payment_id', missing) };
+}
+
+/** Those ids that a row exists of, held or not. */
+export async function existing(
+  connection: PoolConnection,
+  table: 'payments' | 'refunds',
+  column: 'payment_id' | 'refund_id',
+  ids: readonly bigint[],
+): Promise<Set<bigint>> {
+  if (ids.length === 0) return new Set();
+  const statement = `SELECT ${column} AS id FROM ${table} WHERE ${column} IN (?)`;
+  const [rows] = await connection.query<RowDataPacket[]>(statement, [ids]);
+  return new Set(rows.map((row) => BigInt(row.id)));
 }
 
 /** What speaks for or against one more payment of an order. */
@@ -188,15 +225,16 @@ export async function readFenced(
   };
 }
 
-/** From its commit on, a payment of the order that has not opened its session yet will not. */
-export async function closeOrder(
+/** From its commit on, payments of the orders that have not opened their sessions yet will not. */
+export async function closeOrders(
   database: PaymentDatabase,
-  orderId: bigint,
+  orderIds: readonly bigint[],
   deadline: Deadline,
 ): Promise<void> {
-  const statement = `INSERT INTO closed_orders (order_id, create_time) VALUES (?, NOW(3))
+  const rows = orderIds.map(() => '(?, NOW(3))').join(', ');
+  const statement = `INSERT INTO closed_orders (order_id, create_time) VALUES ${rows}
     ON DUPLICATE KEY UPDATE order_id = VALUES(order_id)`;
-  await query(database, statement, [orderId], { deadline });
+  await query(database, statement, orderIds, { deadline });
 }
 
 export interface PaymentRow extends RowDataPacket {

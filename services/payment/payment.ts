@@ -108,7 +108,7 @@ function moved(payment: Payment, { state, voided = false }: SessionReport): Paym
   const { status } = payment;
   if (status === succeeded) return undefined;
   if (state.kind === 'paid') return paid(payment, state.captured);
-  if (state.kind === 'open' || status === closed) return undefined;
+  if (state.kind === 'open' || state.kind === 'processing' || status === closed) return undefined;
   if (state.kind === 'closed') return { ...payment, status: closed, sessionOver: true };
   if (status === failed) {
     return voided && !payment.sessionOver ? { ...payment, sessionOver: true } : undefined;

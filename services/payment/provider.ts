@@ -21,6 +21,8 @@ export interface Session {
 /** What a provider knows about a session: from a webhook, or because it was asked. */
 export type SessionState =
   | { readonly kind: 'open' }
+  /** Paid by a debit that the bank has not decided: it may become either, and cannot be voided meanwhile. */
+  | { readonly kind: 'processing' }
   | { readonly kind: 'paid'; readonly captured: Money }
   | { readonly kind: 'failed'; readonly failure: string }
   /** Voided or run out; it can never be paid any more. */
@@ -60,8 +62,8 @@ export interface ProviderEvent {
 
 /**
  * A payment provider. Every call may be repeated without another effect. Errors are Refusals: OUTCOME_UNKNOWN after a
- * timeout or a lost answer, DEPENDENCY_DOWN where surely nothing happened, INVALID_REQUEST where the provider refused for
- * good. It neither retries nor paces; its caller does.
+ * timeout or a lost answer, DEPENDENCY_DOWN or OVERLOADED where surely nothing happened, INVALID_REQUEST where the provider
+ * refused for good. What else they say is told in `provider-refusal.ts`. It neither retries nor paces; its caller does.
  */
 export interface PaymentProvider {
   readonly name: string;
@@ -69,7 +71,7 @@ export interface PaymentProvider {
   openSession(request: SessionRequest, deadline: Deadline): Promise<Session>;
   /** What became of a session. */
   readSession(reference: string, deadline: Deadline): Promise<SessionState>;
-  /** Voids a session unless it was paid; answers what it is afterwards: never `open`. */
+  /** Voids a session unless it was paid; answers what it is afterwards: paid, closed, or processing, which it leaves alone. */
   closeSession(reference: string, deadline: Deadline): Promise<SessionState>;
   /** Gives money back; asked again with the same refund, it answers what became of it. */
   refund(order: RefundOrder, deadline: Deadline): Promise<RefundState>;
@@ -85,4 +87,6 @@ export interface PaymentProvider {
     headers: Readonly<Record<string, string>>,
     now: Date,
   ): ProviderEvent;
+  /** Reads a webhook whose signature was checked when it came. @throws Refusal INVALID_REQUEST (not readable) */
+  readStored(body: Uint8Array): ProviderEvent;
 }

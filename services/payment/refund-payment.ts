@@ -4,7 +4,7 @@ import { failpoints } from '../runtime/failpoints.ts';
 import type { PoolConnection } from '../runtime/mysql.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import type { Payment } from './payment.ts';
-import { type PaymentDatabase, transaction } from './payment-database.ts';
+import { type PaymentDatabase, waitingTransaction } from './payment-database.ts';
 import type { PaymentMetrics } from './payment-metrics.ts';
 import { lockPayments, readPaymentsOfOrder } from './payment-store.ts';
 import type { RecordPayments } from './record-payments.ts';
@@ -51,7 +51,7 @@ export function createRefundUseCases(options: RefundUseCasesOptions): RefundUseC
     deadline: Deadline,
     decide: (payment: Payment, refunds: readonly Refund[]) => Refund | NewRefund,
   ): Promise<Refund> {
-    const noted = await transaction(database, { deadline }, async (connection) => {
+    const noted = await waitingTransaction(database, { deadline }, async (connection) => {
       const payment = (await lockPayments(connection, [paymentId])).get(paymentId);
       if (payment === undefined) throw noPayment();
       const refunds = await refundsOfLocked(connection, paymentId);

@@ -5,6 +5,7 @@ import type { PoolConnection } from '../runtime/mysql.ts';
 import type { Payment } from './payment.ts';
 import { type PaymentDatabase, query } from './payment-database.ts';
 import { nextId } from './payment-id.ts';
+import { existing } from './payment-store.ts';
 import { type Refund, surplusRequestId, Told } from './refund.ts';
 
 /** A refund before it is stored, due at once. */
@@ -46,6 +47,21 @@ export async function lockRefunds(
     [refundIds],
   );
   return new Map(rows.map(toRefund).map((refund) => [refund.refundId, refund]));
+}
+
+/** Locks those refunds that nobody else holds; `held` are the ids of the others. */
+export async function lockFreeRefunds(
+  connection: PoolConnection,
+  refundIds: readonly bigint[],
+): Promise<{ free: Map<bigint, Refund>; held: Set<bigint> }> {
+  if (refundIds.length === 0) return { free: new Map(), held: new Set() };
+  const [rows] = await connection.query<RefundRow[]>(
+    `SELECT ${columns} FROM refunds WHERE refund_id IN (?) ORDER BY refund_id FOR UPDATE SKIP LOCKED`,
+    [refundIds],
+  );
+  const free = new Map(rows.map(toRefund).map((refund) => [refund.refundId, refund]));
+  const missing = refundIds.filter((refundId) => !free.has(refundId));
+  return { free, held: await existing(connection, 'refunds', 'refund_id', missing) };
 }
 
 /** Notes refunds down, due at once. @throws the driver's error 1062 if one was noted down before */

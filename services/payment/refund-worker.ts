@@ -1,22 +1,24 @@
 import { PaymentSettlement, RefundStatus } from '../../gen/sluice/payment/v1/payment.ts';
+import { startClaimedWork } from '../runtime/claimed-work.ts';
 import { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import type { Log } from '../runtime/log.ts';
-import { type Loop, startLoop } from '../runtime/loop.ts';
+import type { Loop } from '../runtime/loop.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import { applyRefundReport, type RefundReporting } from './apply-refund-state.ts';
 import { claimRefunds, postponeRefund } from './claims.ts';
 import type { OrderGateway } from './order-gateway.ts';
+import type { PacedProvider } from './paced-provider.ts';
 import type { Payment } from './payment.ts';
 import type { PaymentDatabase } from './payment-database.ts';
 import { readPayment } from './payment-store.ts';
-import type { PaymentProvider, RefundState } from './provider.ts';
+import type { RefundState } from './provider.ts';
 import { type Refund, refundableMinor, refundedSoFar, Told } from './refund.ts';
 import { markSent, readRefunds, writeTold } from './refund-store.ts';
 
 export interface RefundWorkerOptions extends RefundReporting {
   readonly database: PaymentDatabase;
-  readonly providers: ReadonlyMap<string, Pick<PaymentProvider, 'refund' | 'readRefund'>>;
+  readonly providers: ReadonlyMap<string, Pick<PacedProvider, 'refund' | 'readRefund'>>;
   readonly order: Pick<OrderGateway, 'recordRefund'>;
   readonly log: Log;
 }
@@ -28,36 +30,28 @@ const attemptMs = 15_000;
 const leaseMs = 20_000;
 const bookkeepingMs = 5_000;
 const backoff = { firstMs: 500, maxMs: 300_000 };
-const pageMax = 50;
-const pagesMax = 20;
+/** Carried out at once, besides those that hang. */
+const slots = 16;
 
 /** Carries refunds out: sends them, asks what became of them, and tells order. Several processes may run one each. */
 export function startRefundWorker(options: RefundWorkerOptions): Loop {
   const { database, log } = options;
-  return startLoop({
+  return startClaimedWork<Refund>({
     name: 'refunds',
-    intervalMs,
-    log,
-    async run(signal) {
-      for (let page = 0; page < pagesMax && !signal.aborted; page += 1) {
-        const due = await claimRefunds(
-          database,
-          { leaseMs, max: pageMax },
-          Deadline.after(bookkeepingMs),
-        );
-        await Promise.all(due.map((refund) => attempt(options, refund)));
-        if (due.length < pageMax) return;
-      }
-    },
+    ...{ intervalMs, slots, log },
+    claim: (max) => claimRefunds(database, { leaseMs, max }, Deadline.after(bookkeepingMs)),
+    run: (refund) => attempt(options, refund),
   });
 }
 
-/** One attempt; whatever it meets, the refund stays due until it is over and told. */
+/** One attempt; whatever it meets, the refund stays due until it is over and told. @throws what it met, afterwards */
 async function attempt(options: RefundWorkerOptions, refund: Refund): Promise<void> {
   const { database, log } = options;
+  let failure: unknown;
   try {
     if (await advance(options, refund, Deadline.after(attemptMs))) return;
   } catch (error) {
+    failure = error;
     const refundId = String(refund.refundId);
     log.warn({ err: error, refundId }, 'a refund is not through yet; it is tried again');
   }
@@ -66,6 +60,7 @@ async function attempt(options: RefundWorkerOptions, refund: Refund): Promise<vo
   await postponeRefund(database, refund.refundId, backoff, deadline).catch((error) => {
     log.warn({ err: error }, 'a refund could not be put off');
   });
+  if (failure !== undefined) throw failure;
 }
 
 /** @returns whether nothing is left to do */

@@ -17,9 +17,14 @@ const statements: Readonly<Record<WorkKind, string>> = {
     FROM payments WHERE settlement = 0 AND next_time <= NOW(3)`,
   refund: `SELECT COUNT(*) AS due, TIMESTAMPDIFF(MICROSECOND, MIN(create_time), NOW(3)) / 1e6 AS seconds
     FROM refunds WHERE next_time IS NOT NULL`,
+  webhook: `SELECT COUNT(*) AS due, TIMESTAMPDIFF(MICROSECOND, MIN(create_time), NOW(3)) / 1e6 AS seconds
+    FROM (SELECT create_time FROM webhooks_aside LIMIT 10000) kept`,
 };
 
-/** Shows how much work waits and for how long: a payment that order does not know of, a silent one, a refund. */
+/**
+ * Shows how much work waits and for how long: a payment that order does not know of, a silent one, a refund, a
+ * webhook that was set aside.
+ */
 export function startWatchWork({
   database,
   metrics,

@@ -9,12 +9,24 @@ export interface ConsumerMetrics {
   /** Messages of the topic that the group has not committed yet. */
   readonly lag: Gauge<'group'>;
   readonly deadLetters: Counter<'group'>;
+  /** Events that fail and are tried again. */
+  readonly failing: Gauge<'group'>;
+  /** Messages that are to be dead letters, which Kafka does not take now. */
+  readonly unburied: Gauge<'group'>;
 }
 
 export function createConsumerMetrics(metrics: Metrics): ConsumerMetrics {
   return {
     lag: metrics.gauge('consumer_lag', 'Messages that the group has not committed yet', ['group']),
     deadLetters: metrics.counter('dead_letters_total', 'Messages given up, by group', ['group']),
+    failing: metrics.gauge('events_failing', 'Events that fail and are tried again, by group', [
+      'group',
+    ]),
+    unburied: metrics.gauge(
+      'dead_letters_unwritten',
+      'Messages to be given up that Kafka does not take as dead letters, by group',
+      ['group'],
+    ),
   };
 }
 
@@ -78,7 +90,9 @@ async function lagOf(admin: Admin, groupId: string, topic: string): Promise<numb
   for (const { partition, high, low } of ends) {
     const offset = BigInt(reached.get(partition) ?? -1);
     // A group that has committed nothing, or whose place is gone, begins with what is there.
-    lag += BigInt(high) - (offset < BigInt(low) ? BigInt(low) : offset);
+    const behind = BigInt(high) - (offset < BigInt(low) ? BigInt(low) : offset);
+    // A topic that was created anew is shorter than the place that the group had.
+    if (behind > 0n) lag += behind;
   }
   return Number(lag);
 }

@@ -1,7 +1,7 @@
 import type { Admin, IHeaders, Kafka, KafkaMessage, TopicPartitionOffset } from 'kafkajs';
-import type { Counter } from 'prom-client';
 import { Deadline } from './deadline.ts';
-import { createEventPublisher, type EventMessage, type EventPublisher } from './event-publisher.ts';
+import { createEventPublisher, type EventMessage } from './event-publisher.ts';
+import { whenGroupsLoaded } from './group-loading.ts';
 import { createKafka, deadLetterTopic } from './kafka.ts';
 import { createLog, type Log } from './log.ts';
 import { readTopic } from './topic-reader.ts';
@@ -10,7 +10,6 @@ import { readTopic } from './topic-reader.ts';
 const replayForHeader = 'replay-for';
 const publishMs = 10_000;
 const replayChunk = 100;
-const reasonLengthMax = 500;
 
 /** A message that no retry could help, as the group that failed left it. */
 export interface DeadLetter {
@@ -92,33 +91,6 @@ export function isMeantFor({ headers }: Pick<KafkaMessage, 'headers'>, groupId: 
   return only === '' || only === groupId;
 }
 
-/** Keeps a message that no retry can help, with the reason and where it came from. */
-export async function buryMessage(
-  where: {
-    readonly topic: string;
-    readonly groupId: string;
-    readonly publisher: EventPublisher;
-    readonly log: Log;
-    readonly metrics?: { readonly deadLetters: Counter<'group'> };
-  },
-  message: KafkaMessage,
-  partition: number,
-  error: unknown,
-): Promise<void> {
-  const { topic, groupId, publisher, log } = where;
-  const text = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
-  const reason = text.slice(0, reasonLengthMax);
-  const { offset } = message;
-  log.error({ topic, groupId, partition, offset, reason }, 'message goes to dead letters');
-  const letter = {
-    key: message.key?.toString() ?? '',
-    value: message.value ?? new Uint8Array(),
-    headers: { reason, group: groupId, topic, partition: String(partition), offset },
-  };
-  await publisher.publish(deadLetterTopic(topic), [letter], Deadline.after(publishMs));
-  where.metrics?.deadLetters.inc({ group: groupId });
-}
-
 /** Gives `visit` every letter, oldest first, until it answers false. */
 async function eachLetter(
   { brokers, topic, group, log = silent() }: DeadLettersOptions,
@@ -184,7 +156,9 @@ async function replayedUpTo(
   group: string,
 ): Promise<ReadonlyMap<number, bigint>> {
   const groupId = replayedGroup(letters, group);
-  const [committed] = await admin.fetchOffsets({ groupId, topics: [letters] });
+  const [committed] = await whenGroupsLoaded(() =>
+    admin.fetchOffsets({ groupId, topics: [letters] }),
+  );
   return new Map(committed?.partitions.map((each) => [each.partition, BigInt(each.offset)]));
 }
 
@@ -200,7 +174,7 @@ async function rememberReplayed(
       if (owner === group) next.set(partition, String(BigInt(offset) + 1n));
     }
     const offsets = [...next].map(([partition, offset]) => ({ topic, partition, offset }));
-    await commitAs(kafka, replayedGroup(topic, group), topic, offsets);
+    await whenGroupsLoaded(() => commitAs(kafka, replayedGroup(topic, group), topic, offsets));
   }
 }
 

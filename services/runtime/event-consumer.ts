@@ -1,13 +1,14 @@
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Consumer } from 'kafkajs';
-import { consumeBatch } from './consume-batch.ts';
+import { ConsumeBatches } from './consume-batch.ts';
 import { type ConsumerMetrics, startConsumerLag } from './consumer-lag.ts';
 import type { Deadline } from './deadline.ts';
 import { EventPacer } from './event-pacer.ts';
 import type { EventPublisher } from './event-publisher.ts';
 import { createKafka } from './kafka.ts';
 import type { Log } from './log.ts';
+import { restoreLostTopics } from './lost-topics.ts';
 
 /**
  * The broker answers a fetch with this many bytes, or with what there is after this time. Each fetch and
@@ -17,7 +18,7 @@ const promptFetch = { minBytes: 512 * 1024, maxWaitTimeInMs: 400 };
 const sparingFetch = { minBytes: 512 * 1024, maxWaitTimeInMs: 1_000 };
 /** Offsets are committed behind what one fetch brings of a partition: some seconds of a paced consumer. */
 const partitionBytesMax = 256 * 1024;
-/** What a fetch brings of several partitions may share one transaction of the handler. */
+/** What a fetch brings of several partitions may share one transaction of the handler; all have a worker. */
 const partitionsAtOnce = 12;
 const restartMs = 1_000;
 /** A consumer that died holds up its partitions this long; brokers allow no less unless they are told. */
@@ -33,13 +34,15 @@ export interface EventConsumerOptions<Event> {
   /** Reads one message; what it throws sends the message to the dead letters. */
   readonly decode: (value: Uint8Array) => Event;
   /**
-   * Carries out the effects of some events, all of them or none that a repetition would not mend:
-   * they come again after a failure. A lost database is waited for; any other error is looked for
-   * message by message, and the one at fault goes to the dead letters.
+   * Carries out the effects of some events, all of them or none that a repetition would not mend;
+   * or it throws `SomeFailed`, which names those that failed. Events come again after a failure, also
+   * in another order, and in smaller parts. A lost database is waited for. An event that fails by
+   * itself goes to the dead letters: at once if it never can take effect, else after some seconds in
+   * which others did.
    */
   readonly handle: (events: Event[], deadline: Deadline) => Promise<void>;
-  /** Messages taken up per second at most, over all partitions; undefined is no limit. */
-  readonly eventsPerSecondMax?: number | undefined;
+  /** Spreads what is taken up of all partitions over time; default no limit. */
+  readonly pacer?: EventPacer;
   /** Fetches rarely and much: an event may wait a second more, and Kafka has less to do. Default false. */
   readonly sparing?: boolean;
   /** Publishes dead letters. */
@@ -58,14 +61,15 @@ export interface EventConsumer {
 
 /**
  * Follows a topic at least once: offsets are committed behind the effects, from the first message
- * of the topic on, and one bad message never keeps a partition from moving.
+ * of the topic on. One bad message never keeps a partition from moving, nor one partition the others.
  */
 export async function startEventConsumer<Event>(
   options: EventConsumerOptions<Event>,
 ): Promise<EventConsumer> {
   const { groupId, log } = options;
   const stopping = new AbortController();
-  const pacer = new EventPacer(options.eventsPerSecondMax);
+  const pacer = options.pacer ?? new EventPacer(undefined);
+  const batches = new ConsumeBatches(options, pacer, stopping.signal);
   const stopped = once(stopping.signal, 'abort');
   let current: Consumer | undefined;
   let joined = false;
@@ -78,15 +82,17 @@ export async function startEventConsumer<Event>(
     };
     consumer.on('consumer.group_join', () => {
       joined = true;
+      batches.forget();
       answered();
     });
+    consumer.on('consumer.rebalancing', () => batches.forget());
     consumer.on('consumer.heartbeat', answered);
     consumer.on('consumer.fetch', answered);
     const crashed = new Promise<never>((_, reject) => {
       consumer.on('consumer.crash', ({ payload }) => reject(payload.error));
     });
     crashed.catch(() => undefined);
-    await begin(consumer, options, pacer, stopping.signal);
+    await begin(consumer, options, batches, stopping.signal);
     await Promise.race([crashed, stopped]);
   }
 
@@ -98,8 +104,10 @@ export async function startEventConsumer<Event>(
         await follow(current);
       } catch (error) {
         if (!stopping.signal.aborted) log.warn({ err: error, groupId }, 'consumer begins anew');
+        await restoreLostTopics(error, options);
       }
       joined = false;
+      batches.forget();
       await current.disconnect().catch(() => undefined);
       await sleep(restartMs, undefined, { signal: stopping.signal }).catch(() => undefined);
     }
@@ -110,6 +118,8 @@ export async function startEventConsumer<Event>(
     connected: () => joined && performance.now() - answeredAtMs < sessionMs,
     async stop() {
       stopping.abort();
+      // What is done is committed before the group is left.
+      await batches.idle();
       // Also while it is only about to join; `running` disconnects what joined nevertheless.
       await Promise.all([lag?.stop(), current?.disconnect().catch(() => undefined)]);
       await running;
@@ -136,7 +146,7 @@ function createConsumer<Event>(options: EventConsumerOptions<Event>): Consumer {
 async function begin<Event>(
   consumer: Consumer,
   options: EventConsumerOptions<Event>,
-  pacer: EventPacer,
+  batches: ConsumeBatches<Event>,
   stopping: AbortSignal,
 ): Promise<void> {
   await consumer.connect();
@@ -147,6 +157,6 @@ async function begin<Event>(
     autoCommit: true,
     eachBatchAutoResolve: false,
     partitionsConsumedConcurrently: partitionsAtOnce,
-    eachBatch: (payload) => consumeBatch(options, payload, { pacer, heartbeatMs, stopping }),
+    eachBatch: (payload) => batches.eachBatch(payload),
   });
 }

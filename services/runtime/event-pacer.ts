@@ -20,4 +20,9 @@ export class EventPacer {
     this.#freeAtMs = beginsAtMs + events * this.#msPerEvent;
     return beginsAtMs;
   }
+
+  /** How long until a place is free, in milliseconds; 0 if one is. @param nowMs as for `reserve` */
+  freeInMs(nowMs: number): number {
+    return Math.max(0, this.#freeAtMs - nowMs);
+  }
 }

@@ -1,11 +1,19 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { type Kafka, Partitioners, type Producer } from 'kafkajs';
 import type { Deadline } from './deadline.ts';
-import { createKafka } from './kafka.ts';
+import { createKafka, eventTopicOf } from './kafka.ts';
 import type { Log } from './log.ts';
-import { Refusal } from './refusals.ts';
+import { restoreLostTopics } from './lost-topics.ts';
+import { PartitionTurns } from './partition-turns.ts';
+import { type Addressed, notInTime, Outcomes } from './publish-outcomes.ts';
+import { faultOfSend, RecordRefused } from './record-refused.ts';
+
+export { RecordRefused } from './record-refused.ts';
 
 /** Kafka refuses a batch of 1 MiB or more; what belongs to one partition goes in several then. */
 const batchBytesMax = 512 * 1024;
+/** How often those who do not wait for stuck partitions look whether only such are left. */
+const lookEveryMs = 100;
 
 /** One message; messages with equal keys stay in one partition, in order. */
 export interface EventMessage {
@@ -16,27 +24,41 @@ export interface EventMessage {
   readonly time?: Date;
 }
 
+export interface PublishOptions {
+  /** Whether messages of partitions that take none now fail at once instead of waiting; default false. */
+  readonly skipStuck?: boolean;
+}
+
 /** The port to Kafka's producing side, small enough for another client to stand here. */
 export interface EventPublisher {
   /**
    * Publishes all messages and resolves when every replica in sync has them.
    *
-   * @throws Refusal OUTCOME_UNKNOWN if that is not known by the deadline; publish them again
+   * @throws SomeFailed if some of them are published, with a RecordRefused for each that Kafka will never
+   *   take; RecordRefused if it takes none of them; Refusal OUTCOME_UNKNOWN if nothing is known by
+   *   the deadline: publish them again
    */
-  publish(topic: string, messages: readonly EventMessage[], deadline: Deadline): Promise<void>;
+  publish(
+    topic: string,
+    messages: readonly EventMessage[],
+    deadline: Deadline,
+    options?: PublishOptions,
+  ): Promise<void>;
   close(): Promise<void>;
 }
 
 /**
  * Publishes through kafkajs: one `send` for each partition, because a `send` over several can lose
- * acknowledged messages when a leader moves, and one in flight for each partition.
+ * acknowledged messages when a leader moves, and one in flight for each partition. A topic that Kafka
+ * has lost is created anew.
  */
 export function createEventPublisher(options: {
   readonly clientId: string;
   readonly brokers: readonly string[];
   readonly log: Log;
 }): EventPublisher {
-  const kafka = createKafka(options.clientId, options.brokers, options.log);
+  const { clientId, brokers, log } = options;
+  const kafka = createKafka(clientId, brokers, log);
   const producer = kafka.producer({
     allowAutoTopicCreation: false,
     createPartitioner: Partitioners.DefaultPartitioner,
@@ -44,7 +66,7 @@ export function createEventPublisher(options: {
   });
   const partitionOf = Partitioners.DefaultPartitioner();
   const partitionCounts = new Map<string, number>();
-  const lastSends = new Map<string, Promise<void>>();
+  const turns = new PartitionTurns();
   let connecting: Promise<void> | undefined;
 
   async function connect(): Promise<void> {
@@ -67,8 +89,9 @@ export function createEventPublisher(options: {
 
   async function publishAll(
     topic: string,
-    messages: readonly EventMessage[],
+    outcomes: Outcomes,
     deadline: Deadline,
+    skipStuck: boolean,
   ): Promise<void> {
     await connect();
     const count = await partitionsOf(topic);
@@ -79,94 +102,118 @@ export function createEventPublisher(options: {
       replicas: [],
       isr: [],
     }));
-    const byPartition = new Map<number, EventMessage[]>();
-    for (const message of messages) {
-      const keyed = { key: message.key, value: null };
-      const partition = partitionOf({ topic, partitionMetadata, message: keyed });
-      const group = byPartition.get(partition);
-      if (group) group.push(message);
-      else byPartition.set(partition, [message]);
-    }
-    await Promise.all(
-      [...byPartition].flatMap(([partition, group]) =>
-        inBatches(group).map((batch) =>
-          inTurn(lastSends, `${topic}/${partition}`, async () => {
-            // While Kafka hangs, turns would pile up; whoever was told so publishes again anyway.
-            if (deadline.passed) throw notInTime();
-            await send(producer, topic, partition, batch);
-          }),
-        ),
-      ),
+    const byPartition = Map.groupBy(outcomes.addressed, ({ message }) =>
+      partitionOf({ topic, partitionMetadata, message: { key: message.key, value: null } }),
     );
+    const unsettled = new Set<string>();
+    const sends = [...byPartition].map(async ([partition, group]) => {
+      const name = `${topic}/${partition}`;
+      if (skipStuck && turns.isStuck(name)) return;
+      unsettled.add(name);
+      const send = (batch: readonly Addressed[]): Promise<void> =>
+        turns.run(name, async () => {
+          // While Kafka hangs, turns would pile up; whoever was told so publishes again anyway.
+          if (deadline.passed) throw notInTime();
+          await sendBatch(producer, topic, partition, batch);
+        });
+      const batches = inBatches(group);
+      await Promise.all(batches.map((batch) => sendApart(send, batch, outcomes, deadline)));
+      unsettled.delete(name);
+    });
+    const onlyStuckLeft = (): boolean =>
+      outcomes.someAcknowledged && [...unsettled].every((name) => turns.isStuck(name));
+    const settled = new AbortController();
+    const waits = [
+      Promise.all(sends),
+      ...(skipStuck ? [until(onlyStuckLeft, settled.signal)] : []),
+    ];
+    await Promise.race(waits).finally(() => settled.abort());
   }
 
   return {
-    async publish(topic, messages, deadline) {
+    async publish(topic, messages, deadline, { skipStuck = false } = {}) {
       if (messages.length === 0) return;
+      const outcomes = new Outcomes(messages);
       let timer: NodeJS.Timeout | undefined;
-      const late = new Promise<never>((_, reject) => {
-        timer = setTimeout(() => reject(notInTime()), Math.max(0, deadline.leftMs()));
+      const late = new Promise<void>((resolve) => {
+        timer = setTimeout(resolve, Math.max(0, deadline.leftMs()));
       });
+      const publishing = publishAll(topic, outcomes, deadline, skipStuck);
       try {
-        await Promise.race([publishAll(topic, messages, deadline), late]);
-      } catch (error) {
-        partitionCounts.delete(topic);
-        throw error;
+        await Promise.race([publishing.catch((error) => outcomes.failRest(error)), late]);
       } finally {
         clearTimeout(timer);
       }
+      const failure = outcomes.failure();
+      if (failure === undefined) return;
+      // Whether the topic is still what it was is asked again only if nothing went right.
+      if (!outcomes.someAcknowledged) partitionCounts.delete(topic);
+      const cause = outcomes.anyFailure();
+      await restoreLostTopics(cause, { brokers, log, topic: eventTopicOf(topic) });
+      throw failure;
     },
     close: () => producer.disconnect(),
   };
 }
 
-function notInTime(): Refusal {
-  return new Refusal('OUTCOME_UNKNOWN', 'Kafka did not acknowledge in time');
+/** Resolves when the condition holds, or nobody waits for it any more. */
+async function until(condition: () => boolean, over: AbortSignal): Promise<void> {
+  while (!over.aborted && !condition()) {
+    await sleep(lookEveryMs, undefined, { signal: over }).catch(() => undefined);
+  }
+}
+
+/** Sends a batch; one that is refused goes in halves, so that the message at fault fails alone. */
+async function sendApart(
+  send: (batch: readonly Addressed[]) => Promise<void>,
+  batch: readonly Addressed[],
+  outcomes: Outcomes,
+  deadline: Deadline,
+): Promise<void> {
+  try {
+    await send(batch);
+    outcomes.acknowledge(batch);
+  } catch (error) {
+    const fault = faultOfSend(error);
+    if (fault === 'passing' || deadline.passed) return outcomes.fail(batch, error as Error);
+    if (batch.length === 1) {
+      const refused = fault === 'refused' ? new RecordRefused(error) : (error as Error);
+      return outcomes.fail(batch, refused);
+    }
+    const half = Math.ceil(batch.length / 2);
+    await sendApart(send, batch.slice(0, half), outcomes, deadline);
+    await sendApart(send, batch.slice(half), outcomes, deadline);
+  }
 }
 
 /** Cuts the messages of one partition into batches that Kafka takes. */
-function inBatches(messages: readonly EventMessage[]): EventMessage[][] {
-  const batches: EventMessage[][] = [];
+function inBatches(messages: readonly Addressed[]): Addressed[][] {
+  const batches: Addressed[][] = [];
   let bytes = Number.POSITIVE_INFINITY;
-  for (const message of messages) {
-    const own = message.key.length + message.value.length;
+  for (const addressed of messages) {
+    const { key, value } = addressed.message;
+    const own = key.length + value.length;
     if (bytes + own > batchBytesMax) {
       batches.push([]);
       bytes = 0;
     }
-    batches.at(-1)?.push(message);
+    batches.at(-1)?.push(addressed);
     bytes += own;
   }
   return batches;
 }
 
-/** Starts `work` after the last of the same key has ended, however it ended. */
-async function inTurn(
-  last: Map<string, Promise<void>>,
-  key: string,
-  work: () => Promise<void>,
-): Promise<void> {
-  const before = last.get(key) ?? Promise.resolve();
-  const mine = before.then(work, work);
-  last.set(key, mine);
-  try {
-    await mine;
-  } finally {
-    if (last.get(key) === mine) last.delete(key);
-  }
-}
-
-async function send(
+async function sendBatch(
   producer: Producer,
   topic: string,
   partition: number,
-  messages: readonly EventMessage[],
+  batch: readonly Addressed[],
 ): Promise<void> {
   await producer.send({
     topic,
     acks: -1,
     timeout: 5_000,
-    messages: messages.map(({ key, value, headers, time }) => ({
+    messages: batch.map(({ message: { key, value, headers, time } }) => ({
       key,
       value: Buffer.from(value.buffer, value.byteOffset, value.byteLength),
       partition,

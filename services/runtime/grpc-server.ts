@@ -12,7 +12,12 @@ import { errorDetailsServerMiddleware } from 'nice-grpc-error-details';
 import { HealthDefinition, HealthServiceImpl, HealthState } from 'nice-grpc-server-health';
 import { ServerReflection, ServerReflectionService } from 'nice-grpc-server-reflection';
 import { type DeadlineContext, deadlineMiddleware } from './grpc-deadline.ts';
+import { GrpcGuard } from './grpc-guard.ts';
+import { guardMetrics } from './grpc-guard-metrics.ts';
+import { showingServer } from './grpc-http2-server.ts';
+import { type GrpcLimits, grpcLimits } from './grpc-limits.ts';
 import type { Log } from './log.ts';
+import type { Metrics } from './metrics.ts';
 import { toStatus } from './refusal-status.ts';
 import { Refusal } from './refusals.ts';
 import type { Tokens } from './tokens.ts';
@@ -22,15 +27,11 @@ const messageBytesMax = 2 * 1024 * 1024;
 /** How long calls under way may take while the server stops. */
 const drainMs = 5_000;
 
-/** Settings whose reasons are in grpc-js itself: dead peers are noticed, connections rebalanced. */
+/** Dead peers are noticed and connections renewed by the guard. */
 const serverOptions = {
   'grpc.max_receive_message_length': messageBytesMax,
-  'grpc.max_concurrent_streams': 2_000,
-  'grpc.keepalive_time_ms': 10_000,
-  'grpc.keepalive_timeout_ms': 3_000,
-  'grpc.keepalive_permit_without_calls': 1,
-  'grpc.max_connection_age_ms': 300_000,
-  'grpc.max_connection_age_grace_ms': 30_000,
+  'grpc.max_concurrent_streams': grpcLimits.streamsPerConnectionMax,
+  'grpc.enable_channelz': 0,
 };
 
 /** One service of a server; `service()` ties the implementation's type to the definition's. */
@@ -59,18 +60,27 @@ export interface GrpcServerOptions {
   readonly log: Log;
   /** Calls handled at once; more are refused as OVERLOADED. */
   readonly inFlightMax: number;
+  /** Where connections, streams and what was refused are counted. */
+  readonly metrics?: Metrics;
+  /** What one peer and all together may hold; what is not given has its default. */
+  readonly limits?: Partial<GrpcLimits>;
 }
 
 export interface GrpcServer {
   readonly port: number;
-  /** Reports NOT_SERVING, finishes the calls under way (5 s at most) and closes. */
+  /**
+   * Reports NOT_SERVING, tells clients to go elsewhere while it still takes what they have sent, finishes
+   * the calls under way (5 s at most) and closes.
+   */
   stop(): Promise<void>;
 }
 
 /** Starts a server with reflection, health, deadlines, the error catalogue and an in-flight cap. */
 export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcServer> {
-  const { host, port, services, tokens, log, inFlightMax } = options;
+  const { host, port, services, tokens, log, inFlightMax, metrics, limits } = options;
   const health = HealthState();
+  // Each stream that watches is a listener of it, and their number is bounded.
+  health.setMaxListeners(0);
   const server = createServer(serverOptions)
     .use(errorDetailsServerMiddleware)
     .use(refusalMiddleware(log))
@@ -91,14 +101,31 @@ export async function startGrpcServer(options: GrpcServerOptions): Promise<GrpcS
   if (!isLoopback(host)) {
     log.warn({ host }, 'gRPC listens without TLS beyond this machine, as SLUICE_LISTEN says');
   }
-  const boundPort = await server.listen(`${host}:${port}`);
+  const guards: GrpcGuard[] = [];
+  const guardOptions = { ...guardMetrics(metrics, guards), ...(limits ? { limits } : {}) };
+  const stopGuards = (): void => {
+    for (const guard of guards) guard.stop();
+  };
+  const boundPort = await showingServer(
+    (shown) => guards.push(new GrpcGuard(shown, guardOptions)),
+    () => server.listen(`${host}:${port}`),
+  ).catch((error: unknown) => {
+    stopGuards();
+    throw error;
+  });
   return {
     port: boundPort,
     async stop() {
       health.setStatus('unhealthy');
       for (const name of names) health.setStatus('unhealthy', name);
-      const timer = setTimeout(() => server.forceShutdown(), drainMs);
+      await Promise.all(guards.map((guard) => guard.goodbye()));
+      const timer = setTimeout(() => {
+        server.forceShutdown();
+        // A peer that stands still would keep its connection half open.
+        stopGuards();
+      }, drainMs);
       await server.shutdown().finally(() => clearTimeout(timer));
+      stopGuards();
     },
   };
 }
@@ -130,17 +157,27 @@ function isAbort(error: unknown): boolean {
   return error instanceof Error && error.name === 'AbortError';
 }
 
+/**
+ * Bounds the calls that are handled at once. The last eighth of the places is for methods that have less
+ * than the others: calls of one that hang leave room for the rest.
+ */
 function inFlightMiddleware(inFlightMax: number): ServerMiddleware {
+  const methodMax = inFlightMax - Math.floor(inFlightMax / 8);
+  const ofMethod = new Map<string, number>();
   let inFlight = 0;
   return async function* (call, context) {
-    // Streams of health and reflection stay open for long and cost nothing.
+    // Streams stay open for long; the guard of the server bounds them.
     if (call.responseStream) return yield* call.next(call.request, context);
-    if (inFlight >= inFlightMax) throw new Refusal('OVERLOADED');
+    const { path } = call.method;
+    const same = ofMethod.get(path) ?? 0;
+    if (inFlight >= inFlightMax || same >= methodMax) throw new Refusal('OVERLOADED');
     inFlight += 1;
+    ofMethod.set(path, same + 1);
     try {
       return yield* call.next(call.request, context);
     } finally {
       inFlight -= 1;
+      ofMethod.set(path, (ofMethod.get(path) ?? 1) - 1);
     }
   };
 }

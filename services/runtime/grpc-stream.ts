@@ -1,10 +1,17 @@
 import type { Channel } from '@grpc/grpc-js';
-import { type CallOptions, type CompatServiceDefinition, createClientFactory } from 'nice-grpc';
+import {
+  type CallOptions,
+  type CompatServiceDefinition,
+  createClientFactory,
+  Metadata,
+} from 'nice-grpc';
 import { errorDetailsClientMiddleware } from 'nice-grpc-error-details';
 import type { Gauge } from 'prom-client';
-import { createBreaker } from './breaker.ts';
 import { Deadline } from './deadline.ts';
-import { isConnected, isConnectionLoss, openChannel, waitUntilConnected } from './grpc-channel.ts';
+import { addBreakers, atSomeCopy } from './grpc-attempts.ts';
+import { callFateHeader, newCallFate } from './grpc-call-fates.ts';
+import { openChannel } from './grpc-channel.ts';
+import { type Copy, ServiceCopies } from './grpc-copies.ts';
 import type { Log } from './log.ts';
 import { fromClientError } from './refusal-status.ts';
 import { Refusal } from './refusals.ts';
@@ -15,6 +22,9 @@ import { Refusal } from './refusals.ts';
  */
 const streamsPerChannel = 1_000;
 
+/** A further channel that nobody needs any more is let go after so long. */
+const spareIdleMs = 30 * 60_000;
+
 /** How one method that answers with a stream is called. */
 export interface StreamPolicy {
   /** Milliseconds until the first message; later ones may take as long as they take. */
@@ -24,7 +34,7 @@ export interface StreamPolicy {
 }
 
 export interface GrpcStreamOptions {
-  /** `host:port` of every copy; streams are spread over them. */
+  /** `host:port` of every copy; a stream goes to one that is well and has the fewest. */
   readonly addresses: readonly string[];
   /** Streams open at once; one more is refused as OVERLOADED. */
   readonly streamsMax: number;
@@ -55,82 +65,136 @@ interface Lane {
   streams: number;
 }
 
+/** A stream whose first message is there. */
+interface Opened {
+  readonly messages: AsyncIterator<unknown>;
+  readonly first: IteratorResult<unknown>;
+  readonly close: () => void;
+}
+
 /** A client of one method that answers with a stream. It reads only, so that nothing has an outcome. */
 export function createGrpcStreams<Request, Message>(
   definition: CompatServiceDefinition,
   method: string,
   { addresses, streamsMax, policy, log, breakerState }: GrpcStreamOptions,
 ): GrpcStreams<Request, Message> {
-  const lanes: Lane[] = [];
-  const factory = createClientFactory().use(errorDetailsClientMiddleware);
-  const breaker = createBreaker({
-    name: policy.breaker,
-    log,
-    ...(breakerState ? { state: breakerState } : {}),
-    probe: () => lanes.some(({ channel }) => isConnected(channel)),
-    isConnectionLoss,
-  });
+  const copies = new ServiceCopies(addresses);
+  addBreakers(copies, policy.breaker, { log, state: breakerState });
+  const lanes = new Lanes(definition, method);
   const open = new Set<AbortController>();
 
-  /** The first channel with room, so that those behind it fall idle again. */
-  function laneWithRoom(): Lane {
-    const free = lanes.find((lane) => lane.streams < streamsPerChannel);
-    if (free) return free;
-    const channel = openChannel(addresses);
-    const client = factory.create(definition, channel) as unknown as Record<string, RawMethod>;
-    const lane = { channel, raw: client[method] as RawMethod, streams: 0 };
-    lanes.push(lane);
-    return lane;
+  /** Asks a copy for a stream and waits for its first message. */
+  async function openAt(
+    copy: Copy,
+    request: Request,
+    abort: AbortController,
+    deadline: Deadline,
+  ): Promise<Opened> {
+    const lane = lanes.withRoom(copy);
+    const fate = newCallFate();
+    const metadata = Metadata({ [callFateHeader]: fate.id });
+    const messages = lane.raw(request, { metadata, signal: abort.signal })[Symbol.asyncIterator]();
+    lane.streams += 1;
+    copy.load += 1;
+    const close = (): void => {
+      lane.streams -= 1;
+      copy.load -= 1;
+      // Cancels the call if it is still open; what it says to that is of no interest.
+      messages.return?.().catch(() => {});
+    };
+    try {
+      return { messages, first: await firstMessage(messages, deadline, abort), close };
+    } catch (error) {
+      close();
+      throw fate.refusal(error) ?? fromClientError(error, false);
+    } finally {
+      fate.forget();
+    }
   }
 
   return {
     async *open(request, signal) {
       if (signal.aborted) return;
       if (open.size >= streamsMax) throw new Refusal('OVERLOADED');
-      const lane = laneWithRoom();
       const abort = new AbortController();
       const cancel = (): void => abort.abort();
       signal.addEventListener('abort', cancel, { once: true });
-      const messages = lane.raw(request, { signal: abort.signal })[Symbol.asyncIterator]();
       open.add(abort);
-      lane.streams += 1;
+      let opened: Opened | undefined;
       try {
-        const first = await breaker.fire(async () => {
-          const deadline = Deadline.after(policy.firstMessageMs);
-          if (!isConnected(lane.channel)) await waitUntilConnected(lane.channel, deadline);
-          // A caller that has gone away says nothing about the peer.
-          return await firstMessage(messages, deadline, cancel).catch((error: unknown) => {
-            if (signal.aborted) return { done: true, value: undefined } as const;
-            throw fromClientError(error, false);
-          });
+        const deadline = Deadline.after(policy.firstMessageMs);
+        opened = await atSomeCopy(copies, policy.breaker, deadline, {
+          retry: true,
+          async attempt(copy) {
+            // A caller that has gone away says nothing about the peer.
+            const response = await openAt(copy, request, abort, deadline).catch((error) => {
+              if (signal.aborted) return undefined;
+              throw error;
+            });
+            return { response };
+          },
         });
-        for (let next = first; !next.done; next = await messages.next())
+        let next = opened?.first;
+        for (; opened && next && !next.done; next = await opened.messages.next()) {
           yield next.value as Message;
+        }
       } catch (error) {
         if (!signal.aborted) throw fromClientError(error, false);
       } finally {
         open.delete(abort);
-        lane.streams -= 1;
         signal.removeEventListener('abort', cancel);
-        // Cancels the call if it is still open; what it says to that is of no interest.
-        messages.return?.().catch(() => {});
+        opened?.close();
       }
     },
     close() {
-      breaker.stop();
       // A channel that is closed lets its calls go on.
       for (const abort of open) abort.abort();
-      for (const { channel } of lanes) channel.close();
+      lanes.close();
+      copies.close();
     },
   };
+}
+
+/** The channels of each copy: the first is the one that its state is known by, more open as they are needed. */
+class Lanes {
+  readonly #definition: CompatServiceDefinition;
+  readonly #method: string;
+  readonly #factory = createClientFactory().use(errorDetailsClientMiddleware);
+  readonly #lanes = new Map<Copy, Lane[]>();
+
+  constructor(definition: CompatServiceDefinition, method: string) {
+    this.#definition = definition;
+    this.#method = method;
+  }
+
+  /** The first channel with room, so that those behind it fall idle again. */
+  withRoom(copy: Copy): Lane {
+    const lanes = this.#lanes.get(copy) ?? [];
+    this.#lanes.set(copy, lanes);
+    const free = lanes.find((lane) => lane.streams < streamsPerChannel);
+    if (free) return free;
+    const channel =
+      lanes.length === 0 ? copy.channel : openChannel(copy.target, { idleMs: spareIdleMs });
+    const client = this.#factory.create(this.#definition, channel);
+    const raw = (client as unknown as Record<string, RawMethod>)[this.#method] as RawMethod;
+    const lane = { channel, raw, streams: 0 };
+    lanes.push(lane);
+    return lane;
+  }
+
+  close(): void {
+    for (const [copy, lanes] of this.#lanes) {
+      for (const { channel } of lanes) if (channel !== copy.channel) channel.close();
+    }
+  }
 }
 
 async function firstMessage(
   messages: AsyncIterator<unknown>,
   deadline: Deadline,
-  cancel: () => void,
+  abort: AbortController,
 ): Promise<IteratorResult<unknown>> {
-  const timer = setTimeout(cancel, Math.max(0, deadline.leftMs()));
+  const timer = setTimeout(() => abort.abort(), Math.max(0, deadline.leftMs()));
   try {
     return await messages.next();
   } finally {

@@ -41,10 +41,19 @@ export async function createEventTopics(
   log: Log,
   replicationFactor = 1,
 ): Promise<void> {
+  await createTopicsOf(brokers, orderEventsTopic(topicPrefix), log, replicationFactor);
+}
+
+/** The same for a topic of events by its name; answers which of the two were created. */
+export async function createTopicsOf(
+  brokers: readonly string[],
+  topic: string,
+  log: Log,
+  replicationFactor: number,
+): Promise<string[]> {
   const admin = createKafka('sluice-admin', brokers, log).admin();
   await admin.connect();
   try {
-    const topic = orderEventsTopic(topicPrefix);
     const existing = new Set(await admin.listTopics());
     const topics = [
       { topic, numPartitions: eventPartitions, replicationFactor },
@@ -56,6 +65,7 @@ export async function createEventTopics(
       },
     ].filter((candidate) => !existing.has(candidate.topic));
     if (topics.length > 0) await admin.createTopics({ topics, waitForLeaders: true });
+    return topics.map((created) => created.topic);
   } finally {
     await admin.disconnect();
   }
@@ -66,9 +76,16 @@ export function orderEventsTopic(topicPrefix: string): string {
   return `${topicPrefix}sluice.order.events`;
 }
 
+const deadLetterSuffix = '.dead-letters';
+
 /** Where messages go that no retry can help. */
 export function deadLetterTopic(topic: string): string {
-  return `${topic}.dead-letters`;
+  return `${topic}${deadLetterSuffix}`;
+}
+
+/** The topic of events that a topic belongs to: itself, or the one whose dead letters it has. */
+export function eventTopicOf(topic: string): string {
+  return topic.endsWith(deadLetterSuffix) ? topic.slice(0, -deadLetterSuffix.length) : topic;
 }
 
 interface RequestQueue {

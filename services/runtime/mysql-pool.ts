@@ -5,24 +5,21 @@ import {
   type OpenConnection,
   openConnection,
   quit,
-  rests,
   type ServerAddress,
 } from './mysql-connection.ts';
 import { DatabaseLost, DatabaseSlow, isConnectionUseless, textOf } from './mysql-errors.ts';
+import { createIdleConnections, type IdleConnections, type Pooled } from './mysql-idle.ts';
 import { createStatementKiller, type StatementKiller } from './mysql-killer.ts';
 import type { ServerSession } from './mysql-session.ts';
 import type { SessionNeeds } from './mysql-settings.ts';
+import { createWaiters } from './mysql-waiters.ts';
 import { Refusal } from './refusals.ts';
 
-/** A connection that rested longer may be dead without a sign: the server is asked before it is lent. */
-const restMsMax = 5_000;
-const checkEveryMs = 1_000;
-/** A server that is there answers a ping within this, however busy it is. */
-const answerMsMax = 1_000;
 /** Callers without a deadline: tests and the command line. */
 const patientMs = 60_000;
 /** A new connection takes some milliseconds; after this long the server counts as not reached. */
 const openSlowMs = 1_000;
+const waitersPerConnection = 2;
 /** A server may take so long to close an idle connection that says good-bye. */
 const quitMsMax = 1_000;
 /** What is lent when the pool ends may finish its statement. */
@@ -53,17 +50,6 @@ export interface PoolSettings {
   readonly needs: SessionNeeds;
 }
 
-interface Pooled extends OpenConnection {
-  state: 'idle' | 'lent' | 'checked' | 'gone';
-  /** When the server was last known to answer, on the monotonic clock. */
-  answeredAtMs: number;
-}
-
-interface Waiter {
-  take(pooled: Pooled): void;
-  fail(error: unknown): void;
-}
-
 const sessions = new WeakMap<object, ServerSession>();
 
 /** What is known of the session behind a lent connection. */
@@ -80,16 +66,18 @@ class ConnectionPool implements Pool {
   readonly #killer: StatementKiller;
   readonly #ended = new AbortController();
   readonly #all = new Set<Pooled>();
-  /** The one that was used last is lent first. */
-  readonly #idle: Pooled[] = [];
-  readonly #waiters: Waiter[] = [];
+  readonly #idle: IdleConnections;
+  readonly #waiters = createWaiters<Pooled>();
   /** Connections being opened, by when that began. */
   readonly #opening = new Map<Promise<void>, number>();
-  #checks: NodeJS.Timeout | undefined;
 
   constructor(settings: PoolSettings) {
     this.#settings = settings;
     this.#killer = createStatementKiller(settings.address);
+    this.#idle = createIdleConnections((pooled, isAlive) => {
+      if (isAlive) this.#give(pooled);
+      else this.#remove(pooled);
+    });
   }
 
   readonly query: DriverPool['query'] = async (...args: unknown[]) => {
@@ -130,8 +118,8 @@ class ConnectionPool implements Pool {
 
   async end(): Promise<void> {
     this.#ended.abort();
-    clearInterval(this.#checks);
-    for (const waiter of this.#waiters.splice(0)) waiter.fail(new Error('The pool is closed'));
+    this.#idle.stop();
+    while (this.#waiters.size > 0) this.#waiters.fail(new DatabaseLost('The pool is closed'));
     const closed = [...this.#all].map(({ driver, state }) =>
       quit(driver, state === 'lent' ? endMsMax : quitMsMax),
     );
@@ -143,39 +131,17 @@ class ConnectionPool implements Pool {
   async #take(waitMs: number): Promise<PoolConnection> {
     if (this.#ended.signal.aborted) throw new DatabaseLost('The pool is closed');
     if (waitMs <= 0) throw new Refusal('OVERLOADED', 'No time was left for the database');
-    for (;;) {
-      const idle = this.#idle.at(-1);
-      if (idle === undefined) break;
-      // Nobody has looked for so long only if this process stood still.
-      if (performance.now() - idle.answeredAtMs > restMsMax + checkEveryMs) void this.#check(idle);
-      else {
-        this.#idle.pop();
-        idle.state = 'lent';
-        return idle.connection;
-      }
+    const idle = this.#idle.take();
+    if (idle !== undefined) {
+      idle.state = 'lent';
+      return idle.connection;
     }
-    if (this.#waiters.length >= this.#settings.connectionsMax * 2) {
+    if (this.#waiters.size >= this.#settings.connectionsMax * waitersPerConnection) {
       throw new Refusal('OVERLOADED', 'Too many wait for a connection to the database');
     }
-    return await new Promise((resolve, reject) => {
-      const timer = setTimeout(() => {
-        this.#waiters.splice(this.#waiters.indexOf(waiter), 1);
-        reject(this.#whyLate());
-      }, waitMs);
-      const waiter: Waiter = {
-        take(pooled) {
-          clearTimeout(timer);
-          pooled.state = 'lent';
-          resolve(pooled.connection);
-        },
-        fail(cause) {
-          clearTimeout(timer);
-          reject(new DatabaseLost(`No connection to the database: ${textOf(cause)}`, cause));
-        },
-      };
-      this.#waiters.push(waiter);
-      this.#openMore();
-    });
+    const waiting = this.#waiters.wait(waitMs, () => this.#whyLate());
+    this.#openMore();
+    return (await waiting).connection;
   }
 
   /** Why nobody has got a connection in time. */
@@ -191,7 +157,7 @@ class ConnectionPool implements Pool {
   #openMore(): void {
     const { connectionsMax } = this.#settings;
     while (
-      this.#opening.size < this.#waiters.length &&
+      this.#opening.size < this.#waiters.size &&
       this.#all.size + this.#opening.size < connectionsMax &&
       !this.#ended.signal.aborted
     ) {
@@ -209,7 +175,8 @@ class ConnectionPool implements Pool {
     try {
       opened = await openConnection(address, options, this.#ended.signal);
     } catch (error) {
-      this.#waiters.shift()?.fail(error);
+      const why = `No connection to the database: ${textOf(error)}`;
+      this.#waiters.fail(new DatabaseLost(why, error));
       return;
     }
     const { driver, connection, session } = opened;
@@ -219,7 +186,8 @@ class ConnectionPool implements Pool {
       release: () => this.#release(pooled),
       destroy: () => {
         this.#remove(pooled);
-        this.#doubtIdle();
+        // Others may go the same way to the server.
+        this.#idle.doubt();
       },
     });
     driver.once('end', () => this.#forget(pooled));
@@ -227,7 +195,6 @@ class ConnectionPool implements Pool {
     this.#all.add(pooled);
     if (this.#ended.signal.aborted) this.#remove(pooled);
     else this.#give(pooled);
-    this.#checks ??= setInterval(() => this.#checkRested(), checkEveryMs).unref();
   }
 
   #release(pooled: Pooled): void {
@@ -239,13 +206,8 @@ class ConnectionPool implements Pool {
 
   #give(pooled: Pooled): void {
     if (pooled.state === 'gone') return;
-    const waiter = this.#waiters.shift();
-    if (waiter !== undefined) {
-      waiter.take(pooled);
-      return;
-    }
-    pooled.state = 'idle';
-    this.#idle.push(pooled);
+    pooled.state = 'lent';
+    if (!this.#waiters.give(pooled)) this.#idle.put(pooled);
   }
 
   #remove(pooled: Pooled): void {
@@ -256,32 +218,9 @@ class ConnectionPool implements Pool {
   /** One that has ended by itself is left to the driver, which has a statement under way to answer. */
   #forget(pooled: Pooled): void {
     if (pooled.state === 'gone') return;
-    if (pooled.state === 'idle') this.#idle.splice(this.#idle.indexOf(pooled), 1);
     pooled.state = 'gone';
+    this.#idle.delete(pooled);
     this.#all.delete(pooled);
     this.#openMore();
-  }
-
-  /** One that had to be destroyed makes the others doubtful: they may go the same way to the server. */
-  #doubtIdle(): void {
-    for (const pooled of [...this.#idle]) void this.#check(pooled);
-  }
-
-  #checkRested(): void {
-    const now = performance.now();
-    for (const pooled of [...this.#idle]) {
-      const restMs = pooled.session.endsSoon ? checkEveryMs : restMsMax;
-      if (now - pooled.answeredAtMs > restMs) void this.#check(pooled);
-    }
-  }
-
-  /** Nobody is lent it meanwhile. */
-  async #check(pooled: Pooled): Promise<void> {
-    this.#idle.splice(this.#idle.indexOf(pooled), 1);
-    pooled.state = 'checked';
-    if (await rests(pooled, answerMsMax)) {
-      pooled.answeredAtMs = performance.now();
-      this.#give(pooled);
-    } else this.#remove(pooled);
   }
 }

@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import type { RowDataPacket } from 'mysql2/promise';
-import { textOf } from './mysql-errors.ts';
+import { mysqlErrno, textOf } from './mysql-errors.ts';
 import {
   limitsOfResults,
   type ServerKind,
@@ -95,20 +95,33 @@ async function change(
   { isForeign }: SessionNeeds,
   server: string,
 ): Promise<void> {
-  if (changes.length === 0) return;
-  const list = changes
-    .map(([name, value]) => `${name} = ${typeof value === 'string' ? `'${value}'` : value}`)
-    .join(', ');
+  const settings = changes.map(
+    ([name, value]) => `${name} = ${typeof value === 'string' ? `'${value}'` : value}`,
+  );
+  if (isForeign) {
+    for (const setting of settings) await tryToSet(connection, setting);
+    return;
+  }
+  if (settings.length === 0) return;
+  const list = settings.join(', ');
   try {
     await connection.query(`SET SESSION ${list}`);
   } catch (error) {
-    if (isForeign) return;
-    if ((error as { errno?: number }).errno === undefined) throw error;
+    if (mysqlErrno(error) === undefined) throw error;
     throw new ServerUnfit(
       `The database server at ${server} cannot be used, because it refuses what our sessions need ` +
         `(${list}): ${textOf(error)}`,
       error,
     );
+  }
+}
+
+/** @throws only if the connection is lost */
+async function tryToSet(connection: Queryable, setting: string): Promise<void> {
+  try {
+    await connection.query(`SET SESSION ${setting}`);
+  } catch (error) {
+    if (mysqlErrno(error) === undefined) throw error;
   }
 }
 

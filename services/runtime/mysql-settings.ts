@@ -93,14 +93,14 @@ export function settingsOf(
 function plannerSettings(kind: ServerKind): [string, SettingValue][] {
   return kind === 'mariadb'
     ? [
-        ['optimizer_switch', 'extended_keys=on,index_condition_pushdown=on'],
+        ['optimizer_switch', 'extended_keys=on'],
         ['eq_range_index_dive_limit', 200],
         // A list of 1,000 keys would become a join with a table of them.
         ['in_predicate_conversion_threshold', 0],
         ['optimizer_max_sel_arg_weight', 32_000],
       ]
     : [
-        ['optimizer_switch', 'use_index_extensions=on,index_condition_pushdown=on'],
+        ['optimizer_switch', 'use_index_extensions=on'],
         ['eq_range_index_dive_limit', 200],
         // 0 is no limit. With too little memory a list of keys becomes a scan of the table.
         ['range_optimizer_max_mem_size', 0],

@@ -1,27 +1,30 @@
-import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { RowDataPacket } from 'mysql2';
-import { OutboxBatch } from '../../gen/sluice/event/v1/outbox.ts';
 import { Deadline } from './deadline.ts';
-import type { EventMessage, EventPublisher } from './event-publisher.ts';
+import type { EventPublisher } from './event-publisher.ts';
 import { failpoints } from './failpoints.ts';
 import type { Log } from './log.ts';
 import { startLoop } from './loop.ts';
-import { type Pool, query, transaction } from './mysql.ts';
+import type { Pool } from './mysql.ts';
+import {
+  type ClaimedRows,
+  claimRows,
+  deleteRows,
+  giveRowsBack,
+  keepingClaim,
+} from './outbox-rows.ts';
+import { claimWaiting, setEventsAside, setRowsAside, settleWaiting } from './outbox-set-aside.ts';
+import { publishRows, readRows } from './publish-outbox.ts';
 
-/** Rows claimed at once; a row holds the events of up to 500 orders. */
-const claimRowsMax = 32;
 /**
  * Between two rounds rows gather, because each round costs two durable commits and up to one request
  * for each partition, whatever it carries. The first event after a rest goes at once.
  */
 const gatherMs = 200;
-/** How long a claim lasts; a relay that died leaves its rows to the next one after it. */
-const claimMs = 15_000;
-/** Less than the claim, so that two relays rarely publish the same row. */
+/** Kafka's own retries end within it; a partition that hangs beside others is left sooner. */
 const publishMs = 10_000;
 const idleMs = 200;
-const databaseMs = 3_000;
+/** How often events that were set aside for a while are looked for. */
+const againMs = 1_000;
 
 export interface OutboxRelay {
   /** Looks for rows now; called after a commit that wrote one. */
@@ -40,74 +43,95 @@ export interface OutboxRelayOptions {
 /**
  * Publishes what committed transactions left in `outbox`, at least once: claims the oldest rows in
  * a transaction of its own, publishes them, deletes them. Nothing remote happens inside a
- * transaction, and a relay that dies in between only causes a repetition.
+ * transaction, and a relay that dies in between only causes a repetition. What cannot be published
+ * while other events can is set aside, and holds up none of them.
  */
 export function startOutboxRelay(options: OutboxRelayOptions): OutboxRelay {
-  return startLoop({
-    name: `relay.${options.name}`,
+  const { name, log } = options;
+  const fresh = startLoop({
+    name: `relay.${name}`,
     intervalMs: idleMs,
-    log: options.log,
+    log,
     async run(signal) {
       while (!signal.aborted && (await relayOnce(options)) > 0) await gather(signal);
     },
   });
+  const waiting = startLoop({
+    name: `relay.${name}.waiting`,
+    intervalMs: againMs,
+    log,
+    async run(signal) {
+      while (!signal.aborted && (await tryAgainOnce(options)) > 0) await gather(signal);
+    },
+  });
+  return {
+    wake: fresh.wake,
+    async stop() {
+      await Promise.all([fresh.stop(), waiting.stop()]);
+    },
+  };
 }
 
-async function relayOnce({ pool, topic, publisher }: OutboxRelayOptions): Promise<number> {
-  const owner = randomUUID();
-  const claimed = await claim(pool, owner);
-  if (claimed.length === 0) return 0;
-  const ids = claimed.map((row) => row.id as string);
+async function relayOnce(options: OutboxRelayOptions): Promise<number> {
+  const claimed = await claimRows(options.pool);
+  if (claimed.rows.length > 0) {
+    await keepingClaim(options.pool, claimed, () => publishClaimed(options, claimed));
+  }
+  return claimed.rows.length;
+}
+
+async function publishClaimed(options: OutboxRelayOptions, claimed: ClaimedRows): Promise<void> {
+  const { pool, topic, publisher, log, name } = options;
+  const { owner } = claimed;
+  const ids = claimed.rows.map(({ id }) => id);
+  const { readable, unreadable } = readRows(claimed.rows);
+  const rows = readable.map(({ row }) => row);
+  let unpublished: Awaited<ReturnType<typeof publishRows>>;
   try {
+    await setRowsAside(pool, owner, unreadable);
     if (failpoints.on) await failpoints.hit('relay.before_publish', { ids });
-    const messages = claimed.flatMap(messagesOf);
-    await publisher.publish(topic, messages, Deadline.after(publishMs));
+    const deadline = Deadline.after(publishMs);
+    unpublished = await publishRows(publisher, topic, readable, deadline, { skipStuck: true });
   } catch (error) {
-    await giveBack(pool, owner).catch(() => undefined);
+    await giveRowsBack(pool, claimed).catch(() => undefined);
     throw error;
   }
   if (failpoints.on) await failpoints.hit('relay.after_publish', { ids });
-  await query(pool, 'DELETE FROM outbox WHERE id IN (?) AND owner = ?', [ids, owner], {
-    deadline: Deadline.after(databaseMs),
-  });
+  const incomplete = new Set(unpublished.map(({ row }) => row));
+  await deleteRows(pool, { owner, rows: rows.filter((row) => !incomplete.has(row)) });
+  await setEventsAside(pool, owner, unpublished);
+  const refused = unpublished.filter(({ refusal }) => refusal !== undefined);
+  const reason = unreadable[0]?.reason ?? refused[0]?.refusal;
+  if (reason !== undefined) {
+    const counts = { rows: unreadable.length, events: refused.length };
+    log.error({ relay: name, ...counts, reason }, 'outbox rows are set aside for an operator');
+  }
   if (failpoints.on) await failpoints.hit('relay.after_delete', { ids });
-  return claimed.length;
+}
+
+/** Tries events again whose partition took nothing. Answers how many rows were tried. */
+async function tryAgainOnce({ pool, topic, publisher }: OutboxRelayOptions): Promise<number> {
+  const rows = await claimWaiting(pool);
+  if (rows.length === 0) return 0;
+  const { readable, unreadable } = readRows(rows);
+  const deadline = Deadline.after(publishMs);
+  // Undefined if Kafka took none of them.
+  const unpublished = await publishRows(publisher, topic, readable, deadline).catch(
+    () => undefined,
+  );
+  for (const { row, reason } of unreadable) {
+    await settleWaiting(pool, row, { kind: 'unreadable', reason });
+  }
+  for (const { row, messages } of readable) {
+    const left = unpublished?.filter((event) => event.row === row);
+    const isUnchanged =
+      left === undefined ||
+      (left.length === messages.length && left.every(({ refusal }) => refusal === undefined));
+    await settleWaiting(pool, row, isUnchanged ? { kind: 'waits' } : { kind: 'tried', left });
+  }
+  return rows.length;
 }
 
 async function gather(signal: AbortSignal): Promise<void> {
   await sleep(gatherMs, undefined, { signal }).catch(() => undefined);
-}
-
-async function claim(pool: Pool, owner: string): Promise<RowDataPacket[]> {
-  const deadline = Deadline.after(databaseMs);
-  return await transaction(pool, { deadline }, async (connection) => {
-    // Rows that other relays or open transactions hold are passed over instead of waited for.
-    const [rows] = await connection.query<RowDataPacket[]>(
-      `SELECT id, payload, create_time FROM outbox WHERE owned_until IS NULL OR owned_until < NOW(3)
-       ORDER BY id LIMIT ${claimRowsMax} FOR UPDATE SKIP LOCKED`,
-    );
-    if (rows.length === 0) return rows;
-    await connection.query(
-      `UPDATE outbox SET owner = ?, owned_until = NOW(3) + INTERVAL ${claimMs * 1_000} MICROSECOND
-       WHERE id IN (?)`,
-      [owner, rows.map((row) => row.id)],
-    );
-    return rows;
-  });
-}
-
-/** After a failed publication the next round need not wait for the claim to end. */
-async function giveBack(pool: Pool, owner: string): Promise<void> {
-  const sql = 'UPDATE outbox SET owner = NULL, owned_until = NULL WHERE owner = ?';
-  await query(pool, sql, [owner], { deadline: Deadline.after(databaseMs) });
-}
-
-/**
- * The time of an event is that of its row, so that a place in Kafka tells until when orders were
- * followed, also behind an outage. Kafka refuses times of the future; a clock may be ahead.
- */
-function messagesOf(row: RowDataPacket): EventMessage[] {
-  const time = new Date(Math.min((row.create_time as Date).getTime(), Date.now()));
-  const { messages } = OutboxBatch.decode(row.payload as Buffer);
-  return messages.map(({ key, value }) => ({ key: String(key), value, time }));
 }

@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Admin, Consumer, EachBatchPayload, Kafka, KafkaMessage } from 'kafkajs';
+import { whenGroupsLoaded } from './group-loading.ts';
 import { createKafka } from './kafka.ts';
 import type { Log } from './log.ts';
 
@@ -47,21 +48,27 @@ export async function readTopic(options: ReadTopicOptions): Promise<void> {
       if (BigInt(high) > begin) unread.set(partition, BigInt(high));
     }
     if (unread.size === 0) return;
-    // Reading takes a group; one of a name that nobody else has, removed again below.
-    const groupId = `${topic}.reader.${randomUUID()}`;
-    const consumer = kafka.consumer({
-      groupId,
-      allowAutoTopicCreation: false,
-      maxWaitTimeInMs: 100,
-    });
-    try {
-      await readToTheEnd(consumer, options, unread, first);
-    } finally {
-      await consumer.disconnect();
-      await admin.deleteGroups([groupId]).catch(() => undefined);
-    }
+    await whenGroupsLoaded(() => readWithGroup(kafka, admin, options, unread, first));
   } finally {
     await admin.disconnect();
+  }
+}
+
+/** Reading takes a group; one of a name that nobody else has, removed again. */
+async function readWithGroup(
+  kafka: Kafka,
+  admin: Admin,
+  options: ReadTopicOptions,
+  unread: Map<number, bigint>,
+  first: ReadonlyMap<number, bigint>,
+): Promise<void> {
+  const groupId = `${options.topic}.reader.${randomUUID()}`;
+  const consumer = kafka.consumer({ groupId, allowAutoTopicCreation: false, maxWaitTimeInMs: 100 });
+  try {
+    await readToTheEnd(consumer, options, unread, first);
+  } finally {
+    await consumer.disconnect();
+    await admin.deleteGroups([groupId]).catch(() => undefined);
   }
 }
 

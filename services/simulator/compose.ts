@@ -18,10 +18,11 @@ import { addRefundRoutes } from './routes/refunds.ts';
 import { addSessionRoutes } from './routes/sessions.ts';
 import { createSessionStore } from './session-store.ts';
 import { createSessions, type Sessions } from './sessions.ts';
+import { createStoredErrors } from './stored-errors.ts';
 import { createWebhookQueue } from './webhook-queue.ts';
 import { startWebhookSender } from './webhook-sender.ts';
 
-/** Between two looks for sessions that ran out and refunds that are to be settled. */
+/** Between two looks for sessions that ran out, and debits and refunds that are to be settled. */
 const sweepIntervalMs = 200;
 /** Of each kind in one look; they are one transaction. */
 const sweptMax = 500;
@@ -72,6 +73,7 @@ export async function compose(
     const stopping = new AbortController();
     const app = createHttpServer({
       ...{ apiKey: config.apiKey, knobs, log, stopping: stopping.signal },
+      ...{ storedErrors: createStoredErrors(database), now },
       pages: (server) =>
         addPayPageRoutes(server, { sessions, knobs, now, onChange: () => onChange() }),
       api(server) {
@@ -114,7 +116,7 @@ async function listen(app: FastifyInstance, config: SimulatorConfig): Promise<nu
   return (app.server.address() as AddressInfo).port;
 }
 
-/** Time passes: sessions run out, pending refunds are settled. */
+/** Time passes: sessions run out, debits are decided, pending refunds are settled. */
 function startSweep(options: {
   sessions: Sessions;
   refunds: Refunds;
@@ -129,7 +131,10 @@ function startSweep(options: {
     async run(signal) {
       let changed = sweptMax;
       while (changed >= sweptMax && !signal.aborted) {
-        changed = sessions.closeOverdue(sweptMax) + refunds.settleDue(sweptMax);
+        changed =
+          sessions.closeOverdue(sweptMax) +
+          sessions.settleDebits(sweptMax) +
+          refunds.settleDue(sweptMax);
         if (changed > 0) onChange();
         changed += sessions.forgetOld(sweptMax);
         // Others have their turn between two transactions.

@@ -1,6 +1,9 @@
 import { DatabaseSync } from 'node:sqlite';
 
-/** Amounts are text: SQLite's driver reads integers as numbers, which are not exact beyond 2^53. */
+/**
+ * A session with a row in `debits` is in processing, whatever its own row says: stores from before debits stay as they are.
+ * Amounts are text: SQLite's driver reads integers as numbers, which are not exact beyond 2^53.
+ */
 const schema = `
   CREATE TABLE IF NOT EXISTS sessions (
     session_id TEXT PRIMARY KEY,
@@ -19,6 +22,16 @@ const schema = `
   CREATE INDEX IF NOT EXISTS sessions_that_end ON sessions (expire_ms)
     WHERE status IN ('open', 'failed');
   CREATE INDEX IF NOT EXISTS sessions_by_end ON sessions (expire_ms);
+  CREATE TABLE IF NOT EXISTS debits (
+    session_id TEXT PRIMARY KEY REFERENCES sessions,
+    settle_ms INTEGER NOT NULL
+  ) STRICT;
+  CREATE INDEX IF NOT EXISTS debits_to_settle ON debits (settle_ms);
+  CREATE TABLE IF NOT EXISTS stored_errors (
+    call TEXT PRIMARY KEY,
+    create_ms INTEGER NOT NULL
+  ) STRICT;
+  CREATE INDEX IF NOT EXISTS stored_errors_by_time ON stored_errors (create_ms);
   CREATE TABLE IF NOT EXISTS refunds (
     reference TEXT PRIMARY KEY,
     idempotency_key TEXT NOT NULL UNIQUE,

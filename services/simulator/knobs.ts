@@ -16,6 +16,11 @@ export interface Knobs {
   readonly refundsPendingMs: number;
   readonly slowMs: number;
   readonly payAfterClose: boolean;
+  readonly processingMs: number;
+  readonly refuseDebits: boolean;
+  readonly limitPerSecond: number;
+  readonly retryAfterS: number;
+  readonly storeErrors: boolean;
 }
 
 interface Knob<Value> {
@@ -83,6 +88,23 @@ export const knobTable: { readonly [Name in keyof Knobs]: Knob<Knobs[Name]> } = 
     'what is asked (sessions, refunds) waits this long before it is done',
   ),
   payAfterClose: flag('a closed or expired session can still be paid: a late payment'),
+  processingMs: whole(
+    0,
+    0,
+    14 * dayMs,
+    'a payment is in processing this long before it is paid; meanwhile its session cannot be closed',
+  ),
+  refuseDebits: flag('payments in processing fail when they are decided'),
+  limitPerSecond: whole(
+    0,
+    0,
+    10_000,
+    'of each kind of call (open, read, close, refund) more than so many a second are answered 429, and not done; 0: no limit',
+  ),
+  retryAfterS: whole(0, 0, 3_600, 'the Retry-After of a 429, in seconds; 0: none is sent'),
+  storeErrors: flag(
+    'what is asked under an idempotency key (to open a session, to refund) is not done and answered 500; the 500 is stored and replayed under that key for a day, whatever the knob says then',
+  ),
 };
 
 const names = Object.keys(knobTable) as (keyof Knobs)[];

@@ -47,6 +47,7 @@ export function missingPage(): string {
 const titles = {
   open: 'Pay your order',
   failed: 'Payment failed',
+  processing: 'Payment in process',
   paid: 'Paid',
   closed: 'Payment closed',
 } as const;
@@ -54,6 +55,13 @@ const titles = {
 function result({ status, failure }: Session): string {
   if (status === 'paid') {
     return block('good', 'Paid. Thank you!', 'You can close this window; the shop is being told.');
+  }
+  if (status === 'processing') {
+    return block(
+      'good',
+      'Your payment is being processed',
+      'Your bank decides; the shop will be told.',
+    );
   }
   if (status === 'failed') {
     return block('bad', 'That did not work', `${failure}. Nothing was taken; you may try again.`);

@@ -13,6 +13,7 @@ interface Row {
   readonly captured_minor_units: string;
   readonly create_ms: number;
   readonly expire_ms: number;
+  readonly settle_ms: number | null;
 }
 
 /** The rows of sessions. */
@@ -24,6 +25,8 @@ export interface SessionStore {
   update(session: Session): void;
   /** Sessions that ran out and are not noted as closed yet, at most `max`. */
   overdue(nowMs: number, max: number): Session[];
+  /** Sessions whose debit is decided by now, at most `max`. */
+  decidedDebits(nowMs: number, max: number): Session[];
   /** Deletes sessions that ended before, with their refunds, at most `max`; answers how many. */
   deleteEnded(beforeMs: number, max: number): number;
 }
@@ -34,16 +37,22 @@ export function createSessionStore({ sqlite }: Database): SessionStore {
       status, failure, captured_currency_code, captured_minor_units, create_ms, expire_ms)
      VALUES (?, ?, ?, ?, ?, ?, 'open', '', '', '', ?, ?)`,
   );
-  const byId = sqlite.prepare('SELECT * FROM sessions WHERE session_id = ?');
-  const byKey = sqlite.prepare('SELECT * FROM sessions WHERE idempotency_key = ?');
+  const select = 'SELECT * FROM sessions LEFT JOIN debits USING (session_id)';
+  const byId = sqlite.prepare(`${select} WHERE session_id = ?`);
+  const byKey = sqlite.prepare(`${select} WHERE idempotency_key = ?`);
   const update = sqlite.prepare(
     `UPDATE sessions SET status = ?, failure = ?, captured_currency_code = ?, captured_minor_units = ?
      WHERE session_id = ?`,
   );
   const overdue = sqlite.prepare(
-    `SELECT * FROM sessions WHERE status IN ('open', 'failed') AND expire_ms <= ?
+    `${select} WHERE status IN ('open', 'failed') AND settle_ms IS NULL AND expire_ms <= ?
      ORDER BY expire_ms LIMIT ?`,
   );
+  const insertDebit = sqlite.prepare(
+    'INSERT OR REPLACE INTO debits (session_id, settle_ms) VALUES (?, ?)',
+  );
+  const deleteDebit = sqlite.prepare('DELETE FROM debits WHERE session_id = ?');
+  const decided = sqlite.prepare(`${select} WHERE settle_ms <= ? ORDER BY settle_ms LIMIT ?`);
   const ended = sqlite.prepare(
     'SELECT session_id FROM sessions WHERE expire_ms < ? ORDER BY expire_ms LIMIT ?',
   );
@@ -58,15 +67,21 @@ export function createSessionStore({ sqlite }: Database): SessionStore {
     },
     find: (sessionId) => read(byId.get(sessionId)),
     findByKey: (idempotencyKey) => read(byKey.get(idempotencyKey)),
-    update({ sessionId, status, failure, captured }) {
+    update({ sessionId, status, failure, captured, settleMs }) {
       const { currencyCode = '', minorUnits = '' } = captured ?? {};
-      update.run(status, failure, currencyCode, String(minorUnits), sessionId);
+      if (status === 'processing') insertDebit.run(sessionId, settleMs ?? 0);
+      else deleteDebit.run(sessionId);
+      const stored = status === 'processing' ? 'open' : status;
+      update.run(stored, failure, currencyCode, String(minorUnits), sessionId);
     },
     overdue: (nowMs, max) => overdue.all(nowMs, max).map((row) => fromRow(row as unknown as Row)),
+    decidedDebits: (nowMs, max) =>
+      decided.all(nowMs, max).map((row) => fromRow(row as unknown as Row)),
     deleteEnded(beforeMs, max) {
       const rows = ended.all(beforeMs, max);
       for (const { session_id } of rows) {
         deleteRefunds.run(session_id as string);
+        deleteDebit.run(session_id as string);
         deleteSession.run(session_id as string);
       }
       return rows.length;
@@ -87,7 +102,8 @@ function fromRow(row: Row): Session {
     paymentId: row.payment_id,
     orderId: row.order_id,
     amount: { currencyCode: row.currency_code, minorUnits: BigInt(row.minor_units) },
-    status: row.status,
+    status: row.settle_ms === null ? row.status : 'processing',
+    settleMs: row.settle_ms ?? undefined,
     failure: row.failure,
     captured,
     createMs: row.create_ms,

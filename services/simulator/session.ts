@@ -5,8 +5,11 @@ export interface Amount {
   readonly minorUnits: bigint;
 }
 
-/** `failed` can still be paid, `paid` and `closed` are ends. */
-export type SessionStatus = 'open' | 'failed' | 'paid' | 'closed';
+/**
+ * `failed` can still be paid; `processing`, a debit that the bank has not decided, becomes paid or failed by itself and
+ * cannot be closed meanwhile; `paid` and `closed` are ends.
+ */
+export type SessionStatus = 'open' | 'failed' | 'processing' | 'paid' | 'closed';
 
 /** A place where one payment is made. */
 export interface Session {
@@ -20,6 +23,8 @@ export interface Session {
   readonly failure: string;
   /** What was really taken, once it is paid. */
   readonly captured: Amount | undefined;
+  /** When a debit in processing is decided, in milliseconds since 1970; undefined if there is none. */
+  readonly settleMs: number | undefined;
   readonly createMs: number;
   /** Milliseconds since 1970; from then on it is closed. */
   readonly expireMs: number;

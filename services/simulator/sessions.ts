@@ -27,17 +27,19 @@ export interface Sessions {
   /** @throws ApiError not_found */
   read(sessionId: string): Session;
   /**
-   * Pays it, also when it is closed if a knob says so; one that is paid already stays as it is.
+   * Pays it, also when it is closed if a knob says so; one that is paid already, or in processing, stays as it is.
    *
    * @throws ApiError session_closed, not_found
    */
   pay(sessionId: string): Session;
   /** An attempt that fails. @throws ApiError session_closed, not_found */
   fail(sessionId: string, failure: string): Session;
-  /** Voids it, unless it was paid. @throws ApiError not_found */
+  /** Voids it, unless it was paid. @throws ApiError session_processing (neither now), not_found */
   close(sessionId: string): Session;
   /** Notes sessions that ran out, at most `max`, and answers how many. */
   closeOverdue(max: number): number;
+  /** Pays, or fails, debits that are decided by now, at most `max`, and answers how many. */
+  settleDebits(max: number): number;
   /** Forgets sessions, with their refunds, that ended long ago, at most `max`, and answers how many. */
   forgetOld(max: number): number;
 }
@@ -77,6 +79,7 @@ export function createSessions(options: SessionsOptions): Sessions {
           status: 'open',
           failure: '',
           captured: undefined,
+          settleMs: undefined,
           createMs: now(),
         };
         store.insert(session, idempotencyKey);
@@ -93,8 +96,13 @@ export function createSessions(options: SessionsOptions): Sessions {
     pay: (sessionId) =>
       database.transaction(() => {
         const session = find(sessionId);
-        if (session.status === 'paid') return session;
-        if (!knobs.now.payAfterClose) requireOpen(session);
+        if (session.status === 'paid' || session.status === 'processing') return session;
+        const { payAfterClose, processingMs } = knobs.now;
+        if (!payAfterClose) requireOpen(session);
+        if (processingMs > 0) {
+          const settleMs = now() + processingMs;
+          return change(session, { status: 'processing', failure: '', settleMs });
+        }
         const captured = capturedOf(session.amount, knobs);
         return change(session, { status: 'paid', failure: '', captured });
       }),
@@ -108,6 +116,9 @@ export function createSessions(options: SessionsOptions): Sessions {
     close: (sessionId) =>
       database.transaction(() => {
         const session = find(sessionId);
+        if (session.status === 'processing') {
+          throw new ApiError(409, 'session_processing', 'its payment is being processed');
+        }
         return isPayable(session) ? change(session, { status: 'closed' }) : session;
       }),
     closeOverdue: (max) =>
@@ -115,6 +126,17 @@ export function createSessions(options: SessionsOptions): Sessions {
         const overdue = store.overdue(now(), max);
         for (const session of overdue) change(session, { status: 'closed' });
         return overdue.length;
+      }),
+    settleDebits: (max) =>
+      database.transaction(() => {
+        const decided = store.decidedDebits(now(), max);
+        for (const session of decided) {
+          const outcome: Partial<Session> = knobs.now.refuseDebits
+            ? { status: 'failed', failure: 'the bank refused the debit' }
+            : { status: 'paid', captured: capturedOf(session.amount, knobs) };
+          change(session, { ...outcome, settleMs: undefined });
+        }
+        return decided.length;
       }),
     forgetOld: (max) => database.transaction(() => store.deleteEnded(now() - keptMs, max)),
   };

@@ -133,7 +133,7 @@ async function start(
   const sweep = startSweepHolds({ pool, order, releaseStock, settleAgeMs, time, metrics, log });
   lifecycle.add('sweep of holds', () => sweep.stop());
   const { recheckAgeMs: ageMs } = config;
-  const recheck = startRecheckHolds({ pool, order, releaseStock, ageMs, metrics, log });
+  const recheck = startRecheckHolds({ pool, order, releaseStock, ageMs, time, metrics, log });
   lifecycle.add('recheck of holds', () => recheck.stop());
   if (overrides.followOrders !== false) {
     const following = { consumers, hops: metrics.chunkHops };
@@ -150,6 +150,7 @@ async function start(
     tokens: createTokens({ secret: config.tokenSecret }),
     log,
     inFlightMax: config.callsInFlightMax,
+    metrics: registry,
   });
   lifecycle.add('grpc server', () => server.stop());
   const observability = await startObservabilityServer({

@@ -37,12 +37,22 @@ export interface StockConfig {
   readonly logLevel: LogLevel;
 }
 
+const secondsOfWeek = { min: 1, max: 604_800 };
+const recheckAfterExpirySeconds = 60;
+
 /** Reads the settings; the only place where this service looks at its environment. @throws ConfigError */
 export function readConfig(variables: Variables): Readonly<StockConfig> {
   return readEnv(variables, (env) => {
     const demo = env.boolean('SLUICE_DEMO', false);
     const mysqlUrls = env.urls('SLUICE_MYSQL_URLS', 'mysql', ['mysql://root@127.0.0.1:13306']);
     const redisUrls = env.urls('SLUICE_REDIS_URL', 'redis', ['redis://127.0.0.1:16379']);
+    // An order that nobody pays is closed at its expiry; whatever Kafka does, its units come back a minute later.
+    const expirySeconds = env.integer('SLUICE_ORDER_EXPIRY_SECONDS', 900, secondsOfWeek);
+    const recheckSeconds = env.integer(
+      'SLUICE_STOCK_RECHECK_AGE_SECONDS',
+      expirySeconds + recheckAfterExpirySeconds,
+      secondsOfWeek,
+    );
     return {
       listen: env.string('SLUICE_LISTEN', '127.0.0.1'),
       port: env.port('SLUICE_STOCK_PORT', 50_052),
@@ -57,8 +67,7 @@ export function readConfig(variables: Variables): Readonly<StockConfig> {
       topicPrefix: env.string('SLUICE_KAFKA_TOPIC_PREFIX', ''),
       orderAddresses: env.addresses('SLUICE_ORDER_ADDRESS', ['127.0.0.1:50051']),
       settleAgeMs: env.integer('SLUICE_SETTLE_AGE_MS', 15_000, { min: 1_000, max: 600_000 }),
-      recheckAgeMs:
-        env.integer('SLUICE_STOCK_RECHECK_AGE_SECONDS', 3_600, { min: 1, max: 604_800 }) * 1_000,
+      recheckAgeMs: recheckSeconds * 1_000,
       auditIntervalMs: env.integer('SLUICE_AUDIT_INTERVAL_MS', 15_000, {
         min: 100,
         max: 86_400_000,

@@ -2,9 +2,10 @@ import { OrderEvent } from '../../gen/sluice/event/v1/order_event.ts';
 import { OrderStatus } from '../../gen/sluice/order/v1/order.ts';
 import { Batcher, type BatcherMetrics } from '../runtime/batcher.ts';
 import type { Deadline } from '../runtime/deadline.ts';
-import { Refusal } from '../runtime/refusals.ts';
+import { NotTried, SomeFailed } from '../runtime/some-failed.ts';
 import type { HoldMove } from './hold-states.ts';
 import type { OrderMove } from './ledger-moves.ts';
+import { movesApart } from './moves-apart.ts';
 import type { ReleaseStock } from './release-stock.ts';
 
 const knownStatuses = new Set<number>(Object.values(OrderStatus).filter((status) => status > 0));
@@ -20,10 +21,15 @@ export function decodeOrderEvent(value: Uint8Array): OrderEvent {
 /** Moves of one transaction at most; the next gathers meanwhile what all partitions bring. */
 const movesMax = 500;
 const queueDepthMax = 50_000;
+/** What one part of a failed batch may take, and the search for those at fault: other partitions wait. */
+const partMs = 1_500;
+const searchMs = 2_000;
+/** Orders that failed lately, remembered so that they do not fail with others again. */
+const troubledMax = 10_000;
 
 /** Carries order events into the ledger. */
 export interface FollowOrders {
-  /** @throws Refusal or the server's error if an event did not take effect; it may be handled again */
+  /** @throws SomeFailed naming the events that did not take effect; they may be handled again */
   handle(events: readonly OrderEvent[], deadline: Deadline): Promise<void>;
   close(): Promise<void>;
 }
@@ -31,50 +37,58 @@ export interface FollowOrders {
 /**
  * Each event is a compare-and-set on the states of the order's holds, so that events may come again
  * or out of order. Partitions share transactions: buyers wait for the SKUs' rows as often as there is one.
+ * An order that failed has transactions apart from the others until it succeeds.
  */
 export function createFollowOrders(
   releaseStock: Pick<ReleaseStock, 'release'>,
   metrics?: BatcherMetrics,
 ): FollowOrders {
-  // A cancelled order keeps its request record: it leads a retry to the order that exists.
-  const options = { forgetRequests: false };
+  const apart = movesApart(releaseStock);
+  const troubled = new Set<bigint>();
   const batches = new Batcher<OrderMove, undefined>({
     name: 'events_to_ledger',
     entriesMax: movesMax,
     inFlightMax: 1,
     queueDepthMax,
+    keyOf: ({ orderId }) => (troubled.has(orderId) ? 'apart' : 'together'),
     ...(metrics && { metrics }),
     async run(moves, { deadline }) {
-      try {
-        await releaseStock.release(moves, options, deadline);
-        return moves.map(() => undefined);
-      } catch (error) {
-        if (error instanceof Refusal || moves.length === 1) throw error;
-        // One that cannot be moved must not take the others with it.
-        return await Promise.all(
-          moves.map((move) =>
-            releaseStock.release([move], options, deadline).then(
-              () => undefined,
-              (cause) => cause as Error,
-            ),
-          ),
-        );
-      }
+      const bounds = { wholeMs: deadline.leftMs(), partMs, searchMs };
+      const { failed, untried, away } = await apart.handle(moves, bounds);
+      const notTried = new Set(untried);
+      return moves.map((move) => {
+        if (notTried.has(move)) return new NotTried(away);
+        const failure = failed.get(move);
+        remember(troubled, move.orderId, failure !== undefined);
+        return failure as Error | undefined;
+      });
     },
   });
   return {
     async handle(events, deadline) {
-      const moves = events.flatMap((event): OrderMove[] => {
+      const moves = events.map((event): OrderMove | undefined => {
         const move = moveOf(event);
-        if (move === undefined) return [];
-        return [{ orderId: event.orderId, move, fenceSkuIds: [], userId: 0n, requestId: '' }];
+        if (move === undefined) return undefined;
+        return { orderId: event.orderId, move, fenceSkuIds: [], userId: 0n, requestId: '' };
       });
-      const results = await Promise.allSettled(moves.map((move) => batches.add(move, deadline)));
-      const failed = results.find(({ status }) => status === 'rejected');
-      if (failed) throw (failed as PromiseRejectedResult).reason;
+      const results = await Promise.allSettled(
+        moves.map((move) => (move === undefined ? undefined : batches.add(move, deadline))),
+      );
+      const failures = results.flatMap((result, at): [number, unknown][] =>
+        result.status === 'rejected' ? [[at, result.reason]] : [],
+      );
+      if (failures.length > 0) throw new SomeFailed(new Map(failures));
     },
     close: () => batches.close(),
   };
+}
+
+function remember(troubled: Set<bigint>, orderId: bigint, isTroubled: boolean): void {
+  troubled.delete(orderId);
+  if (!isTroubled) return;
+  const [oldest] = troubled;
+  if (troubled.size >= troubledMax && oldest !== undefined) troubled.delete(oldest);
+  troubled.add(orderId);
 }
 
 /** What an order's state means for its holds; a state that says "was paid" sells them, however late. */

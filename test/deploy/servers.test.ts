@@ -7,6 +7,8 @@ import { Redis } from 'ioredis';
 import type { RowDataPacket } from 'mysql2/promise';
 import { createConnection } from 'mysql2/promise';
 import { startMariaDb } from '../../deploy/local/mariadb.ts';
+import { startMySql } from '../../deploy/local/mysql.ts';
+import { whyNoMySql } from '../../deploy/local/mysql-programs.ts';
 import { freePort, isPortFree } from '../../deploy/local/port.ts';
 import { startRedis } from '../../deploy/local/redis.ts';
 
@@ -52,6 +54,26 @@ test('MariaDB comes back after kill -9 with what was committed', async (t) => {
   const second = await startMariaDb(options);
   t.after(() => second.kill());
   assert.deepEqual(await query(second.url, 'SELECT id FROM kept.things'), [{ id: 7 }]);
+});
+
+const noMySql = await whyNoMySql();
+
+test('MySQL, fetched where it is not installed, comes back after kill -9 with what was committed, and logs it', {
+  ...(noMySql === undefined ? {} : { skip: noMySql }),
+}, async (t) => {
+  const options = { dir: makeDir(t), port: await freePort(), bufferPoolBytes: 32 * mebibyte };
+  const first = await startMySql(options);
+  t.after(() => first.kill());
+  await query(first.url, 'CREATE DATABASE kept');
+  await query(first.url, 'CREATE TABLE kept.things (id INT PRIMARY KEY)');
+  await query(first.url, 'INSERT INTO kept.things VALUES (7)');
+  await first.kill();
+  const second = await startMySql(options);
+  t.after(() => second.kill());
+  assert.deepEqual(await query(second.url, 'SELECT id FROM kept.things'), [{ id: 7 }]);
+  const [server] = await query(second.url, 'SELECT VERSION() AS version, @@log_bin AS logs');
+  assert.equal(server?.logs, 1);
+  assert.doesNotMatch(String(server?.version), /MariaDB/);
 });
 
 test('MariaDB runs with the settings that the promises rest on', async (t) => {

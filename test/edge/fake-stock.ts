@@ -46,7 +46,11 @@ export function fakeStockService(peers: Peers): ServerService {
     },
     async listSkus(request) {
       peers.note('listSkus', request);
-      return { skus: [sku], nextPageToken: '', serverTime: new Date('2027-01-15T00:00:00Z') };
+      return {
+        skus: [...peers.skus],
+        nextPageToken: '',
+        serverTime: new Date('2027-01-15T00:00:00Z'),
+      };
     },
   });
 }

@@ -4,6 +4,7 @@ import type {
   CreateOrderRequest,
   CreateOrderResult,
 } from '../../gen/sluice/order/v1/order_service.ts';
+import type { Sku } from '../../gen/sluice/stock/v1/sku.ts';
 import { startGrpcServer } from '../../services/runtime/grpc-server.ts';
 import { createLog } from '../../services/runtime/log.ts';
 import { toRefusalMessage } from '../../services/runtime/refusal-status.ts';
@@ -11,7 +12,7 @@ import { Refusal } from '../../services/runtime/refusals.ts';
 import type { Tokens } from '../../services/runtime/tokens.ts';
 import { fakeOrderService } from './fake-order.ts';
 import { fakePaymentService } from './fake-payment.ts';
-import { fakeStockAdminService, fakeStockService } from './fake-stock.ts';
+import { fakeStockAdminService, fakeStockService, sku } from './fake-stock.ts';
 
 /**
  * Peers of the edge over real gRPC, which remember what they were asked and answer what a test says.
@@ -31,6 +32,8 @@ export class Peers {
   readonly orders = new Map<bigint, Order>();
   readonly #byRequest = new Map<string, bigint>();
   available = 7n;
+  /** What ListSkus answers, whatever page is asked for. */
+  skus: readonly Sku[] = [sku];
   /** Emits `order` for each change; an `error` ends every stream of WatchOrder with it. */
   readonly changes = new EventEmitter().setMaxListeners(0);
   /** Streams of WatchOrder that are open. */

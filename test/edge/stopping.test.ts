@@ -33,6 +33,26 @@ test('a stopping edge turns unready, finishes the order under way and then refus
   }
 });
 
+test('a stopping edge sends its clients elsewhere while it still serves them', async () => {
+  const peers = new Peers();
+  const server = await startPeers(peers);
+  const edge = await startEdge(server.port, { SLUICE_EDGE_DRAIN_MS: '3000' });
+  try {
+    await until(async () => (await fetch(`${edge.url}/readyz`)).status === 200);
+    const before = await fetch(`${edge.url}/healthz`);
+    assert.notEqual(before.headers.get('connection'), 'close');
+    const stopped = edge.stop();
+    await until(async () => (await fetch(`${edge.url}/readyz`)).status === 503);
+    const during = await fetch(`${edge.url}/healthz`);
+    assert.equal(during.status, 200);
+    assert.equal(during.headers.get('connection'), 'close', 'the next request goes elsewhere');
+    await stopped;
+  } finally {
+    await edge.stop();
+    await server.stop();
+  }
+});
+
 test('an order that is answered while the server closes takes its connection with it', async () => {
   const peers = new Peers();
   const server = await startPeers(peers);

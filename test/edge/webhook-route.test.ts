@@ -278,27 +278,53 @@ test('a webhook whose answer is lost is 504, so that the provider repeats it', a
 });
 
 test('as many webhooks are under way as are set; one that its sender drops makes room', async () => {
-  const head = 'POST /v1/webhooks/simulator HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nhalf';
+  let release = (): void => {};
+  peers.hold = new Promise((resolve) => {
+    release = resolve;
+  });
+  const head = 'POST /v1/webhooks/simulator HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\n\r\nfirst';
   const sockets = Array.from({ length: webhooksMax }, () => {
     const socket = connect(edge.port, '127.0.0.1', () => socket.write(head));
     socket.on('error', () => {});
     return socket;
   });
   try {
-    const refusals: Response[] = [];
-    await until(async () => {
-      const response = await send('x');
-      if (response.status === 503) refusals.push(response);
-      return refusals.length > 0;
-    });
-    for (const refused of refusals) {
-      assert.equal(((await refused.json()) as ProblemBody).reason, 'OVERLOADED');
-      assert.ok(Number(refused.headers.get('retry-after')) >= 1);
-    }
+    await until(async () => (await waitingWebhooks()) === webhooksMax);
+    const refused = await send('x');
+    assert.equal(refused.status, 503);
+    assert.equal(((await refused.json()) as ProblemBody).reason, 'OVERLOADED');
+    assert.ok(Number(refused.headers.get('retry-after')) >= 1);
     assert.equal((await fetch(`${edge.url}/v1/skus`)).status, 200, 'buyers notice nothing');
     sockets.pop()?.destroy();
+    release();
     await until(async () => (await send('x')).status === 200);
   } finally {
+    release();
+    peers.hold = undefined;
     for (const socket of sockets) socket.destroy();
   }
 });
+
+test('webhooks that have not arrived whole take no place, however many there are', async () => {
+  const head = 'POST /v1/webhooks/simulator HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nhalf';
+  const sockets = Array.from({ length: 3 * webhooksMax }, () => {
+    const socket = connect(edge.port, '127.0.0.1', () => socket.write(head));
+    socket.on('error', () => {});
+    return socket;
+  });
+  try {
+    await until(async () => (await unfinishedBytes()) === 3 * webhooksMax * 'half'.length);
+    assert.equal((await send('x')).status, 200);
+    sockets.pop()?.destroy();
+    await until(async () => (await unfinishedBytes()) < 3 * webhooksMax * 'half'.length);
+  } finally {
+    for (const socket of sockets) socket.destroy();
+  }
+  await until(async () => (await unfinishedBytes()) === 0);
+});
+
+/** Bytes of webhooks that have not arrived whole. */
+async function unfinishedBytes(): Promise<number> {
+  const text = await (await fetch(`${edge.metricsUrl}/metrics`)).text();
+  return Number(/^edge_webhook_unfinished_bytes\b\S* (\d+)$/m.exec(text)?.[1]);
+}

@@ -33,6 +33,7 @@ before(async () => {
   bench = await startEventsBench('letters');
   const real = createMysqlWarehouse(bench.warehouse);
   const warehouse: Warehouse = {
+    ...real,
     async store(lines: readonly OrderLineFact[], deadline) {
       for (const { orderId } of lines) {
         handed.set(orderId, (handed.get(orderId) ?? 0) + 1);

@@ -106,6 +106,8 @@ export function eventsVariables(
     SLUICE_KAFKA_BROKERS: brokers,
     SLUICE_DATABASE_PREFIX: prefix,
     SLUICE_KAFKA_TOPIC_PREFIX: `${prefix}.`,
+    // Nothing listens there; whoever compares with orders brings them along.
+    SLUICE_ORDER_ADDRESS: '127.0.0.1:1',
     SLUICE_EVENTS_METRICS_PORT: '0',
     SLUICE_EVENTS_NICE: '0',
     SLUICE_SMTP_URL: smtpUrl,

@@ -107,9 +107,8 @@ testOnEach('a session that is killed is a lost database, with nothing done', asy
   await withAccounts(server.url, 1, async (pool) => {
     const killed = transaction(pool, { deadline: soon() }, async (connection) => {
       await connection.query('UPDATE account SET amount = 0 WHERE id = 1');
-      const sleeping = connection.query('SELECT SLEEP(60)');
-      await server.sql(`KILL ${connection.threadId}`);
-      await sleeping;
+      const killing = server.sql(`KILL ${connection.threadId}`);
+      await Promise.all([connection.query('SELECT SLEEP(60)'), killing]);
     });
     await assertRefused(killed, 'DEPENDENCY_DOWN', 'lost');
     assert.equal(await amountOf(pool, 1), 100);

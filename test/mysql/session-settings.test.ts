@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
+import type { RowDataPacket } from 'mysql2/promise';
 import { migrateAll } from '../../db/migrate.ts';
+import { checkExistingServers } from '../../deploy/local/existing-servers.ts';
 import { Deadline } from '../../services/runtime/deadline.ts';
 import {
   createPool,
@@ -45,7 +47,6 @@ const oddOnBoth = [
   'innodb_lock_wait_timeout = 1000',
   'lock_wait_timeout = 1',
   'eq_range_index_dive_limit = 1',
-  "optimizer_switch = 'index_condition_pushdown=off,mrr=off,index_merge=off'",
 ];
 const oddOn = {
   MariaDB: [
@@ -54,6 +55,7 @@ const oddOn = {
     'tx_read_only = ON',
     'innodb_snapshot_isolation = ON',
     'max_statement_time = 0.05',
+    "optimizer_switch = 'extended_keys=off'",
     'check_constraint_checks = OFF',
     'idle_transaction_timeout = 1',
     'idle_write_transaction_timeout = 1',
@@ -66,6 +68,7 @@ const oddOn = {
     "transaction_isolation = 'REPEATABLE-READ'",
     'transaction_read_only = ON',
     'max_execution_time = 50',
+    "optimizer_switch = 'use_index_extensions=off'",
     'range_optimizer_max_mem_size = 1',
   ],
 };
@@ -154,6 +157,14 @@ for (const [odd, sentence] of unfit) {
             return true;
           });
           await assert.rejects(pool.query('SELECT 1'), ServerUnfit);
+          await assert.rejects(checkExistingServers({ mysqlUrls: server.url }), sentence);
+          const orderShards = { databases: 1, tables: 1 };
+          const migrating = migrateAll({
+            mysqlUrls: [server.url],
+            databasePrefix: 'unfit',
+            orderShards,
+          });
+          await assert.rejects(migrating, sentence);
         });
         await read();
       });
@@ -200,6 +211,32 @@ testOnEach('a session that could not be set up is never used', async (server) =>
     await proxy.stop();
   }
 });
+
+testOn(
+  'MariaDB',
+  'a warehouse that lacks a setting of ours is used all the same, with the others',
+  async (server) => {
+    await prepare(server);
+    const proxy = await startTcpProxy(server.port, {
+      onClientData(data) {
+        const text = data.toString('latin1');
+        const isMeant = /SET SESSION (sql_mode|max_join_size)/.test(text);
+        return isMeant ? Buffer.from(text.replace('SET SESSION', 'SET SESSIOM'), 'latin1') : data;
+      },
+    });
+    const url = `mysql://root@127.0.0.1:${proxy.port}`;
+    const pool = createPool(url, { database: relianceDatabase, connectionsMax: 1, foreign: true });
+    try {
+      const deadline = Deadline.after(30_000);
+      const sql = 'SELECT @@time_zone AS zone, @@innodb_lock_wait_timeout AS wait_s';
+      const [row] = await query<RowDataPacket[]>(pool, sql, [], { deadline });
+      assert.deepEqual({ ...row }, { zone: '+00:00', wait_s: '1' });
+    } finally {
+      await pool.end();
+      await proxy.stop();
+    }
+  },
+);
 
 /** What a server may be started with, or a user be given, beside what SET GLOBAL can change. */
 const oddStart = [

@@ -68,6 +68,24 @@ testOn(
   },
 );
 
+testOn(
+  'MariaDB',
+  'a process that stood still for a while keeps its connections',
+  async (server) => {
+    await throughProxy(server, async (pool, proxy) => {
+      assert.equal(await useAll(pool), connectionsMax);
+      const opened = proxy.opened();
+      // One that is destroyed has the others looked at, just before the process stands still.
+      (await pool.getConnection()).destroy();
+      const until = performance.now() + 2_500;
+      while (performance.now() < until);
+      await sleep(200);
+      assert.equal(await useAll(pool), connectionsMax);
+      assert.equal(proxy.opened() - opened, 1, 'only the destroyed one was replaced');
+    });
+  },
+);
+
 testOnEach(
   'a statement past its deadline is ended on the server, although all connections of its pool are silent',
   async (server) => {

@@ -474,4 +474,13 @@ export const damages: readonly Damage[] = [
       `DELETE FROM ${db(paid)}.outbox`,
     ],
   },
+  {
+    name: 'an event that was set aside, which an operator must see',
+    flaws: ['P7 outbox-set-aside'],
+    sql: ({ db }) => [
+      `INSERT INTO ${db(paid)}.outbox_set_aside (outbox_id, payload, create_time, reason, set_aside_time)
+         VALUES (1, '', UTC_TIMESTAMP(3), 'why', UTC_TIMESTAMP(3))`,
+      `DELETE FROM ${db(paid)}.outbox_set_aside`,
+    ],
+  },
 ];

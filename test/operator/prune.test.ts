@@ -165,6 +165,30 @@ test('a run that is held up names the database, and the next one finishes the wo
   assert.equal((await run(false)).rows.webhook_inbox, 1);
 });
 
+test('old rows of one moment and mails that were given up do not keep others from going', async () => {
+  const many = 2_300;
+  const numbers = `(SELECT n FROM ${prefix}_fill.orders ORDER BY n LIMIT ${orders}) a, (SELECT n AS m FROM ${prefix}_fill.orders ORDER BY n LIMIT ${Math.ceil(many / orders)}) b`;
+  const id = `n + m * ${orders}`;
+  const [payment, events] = [`${prefix}_payment`, `${prefix}_events`];
+  await filled.pool.query(
+    `INSERT INTO ${payment}.webhook_inbox (provider, event_id, event_type, effect, body, create_time)
+     SELECT IF(n % 2, 'simulator', '2'), CONCAT('x', ${id}), 'paid', 'ignored', '{}', '2025-02-03 04:05:06' FROM ${numbers} WHERE ${id} < ${many}`,
+  );
+  await filled.pool.query(
+    `INSERT INTO ${events}.confirmation_mails (order_id, user_id, payload, attempts, next_time, sent_time, create_time)
+     SELECT 1 + ${id}, 1, '', 9, NULL, IF(${id} < ${many - 100}, NULL, '2025-02-03 04:05:06'), '2025-02-03 04:05:06' FROM ${numbers} WHERE ${id} < ${many}`,
+  );
+  const would = await run(true);
+  assert.deepEqual([would.rows.webhook_inbox, would.rows.confirmation_mails], [many, 100]);
+  const did = await run(false);
+  assert.deepEqual(did.rows, would.rows);
+  assert.equal(await count('payment.webhook_inbox', "create_time < '2025-03-01'"), 0);
+  assert.equal(await count('events.confirmation_mails', "create_time < '2025-03-01'"), many - 100);
+  await filled.pool.query(
+    `DELETE FROM ${events}.confirmation_mails WHERE create_time < '2025-03-01'`,
+  );
+});
+
 test('refunded orders go by their own age and keep their holds, and the archive has the whole order', async () => {
   const id = await filled.orderId(18);
   const did = await run(false, { refundedDays: 59 });

@@ -149,6 +149,23 @@ test('while payment cannot say that a session is void, the order stays pending',
   assert.equal(cancelled?.version, 2);
 });
 
+test('an order whose payment the bank is processing is not cancelled, and its buyer is told so at once', async () => {
+  const orderId = await create(30n);
+  await begin(orderId, 30n);
+  bench.payment.onClose = () => 'PROCESSING';
+  await assert.rejects(order.client.cancelOrder({ orderId, userId: 30n }), (error: Refusal) => {
+    assert.equal(error.reason, 'ILLEGAL_TRANSITION');
+    assert.match(error.message, /being processed by the bank .* paid or closed by its outcome/);
+    return true;
+  });
+  assert.deepEqual(await statesOf(orderId), ['PENDING']);
+  assert.equal(bench.payment.closed.filter((asked) => asked === orderId).length, 1);
+  // The debit was refused meanwhile.
+  bench.payment.onClose = () => 'CLOSED';
+  const { order: cancelled } = await order.client.cancelOrder({ orderId, userId: 30n });
+  assert.equal(cancelled?.closeReason, CloseReason.CLOSE_REASON_USER);
+});
+
 test('an order whose payment turns out paid is refunded instead, once it is recorded', async () => {
   const orderId = await create(24n);
   await order.client.beginPayment({ orderId, userId: 24n });

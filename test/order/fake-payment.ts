@@ -3,6 +3,7 @@ import {
   PaymentServiceDefinition,
   type PaymentServiceImplementation,
 } from '../../gen/sluice/payment/v1/payment_service.ts';
+import type { ClosedPayment } from '../../services/order/payment-gateway.ts';
 import type { DeadlineContext } from '../../services/runtime/grpc-deadline.ts';
 import { service, startGrpcServer } from '../../services/runtime/grpc-server.ts';
 import { createLog } from '../../services/runtime/log.ts';
@@ -16,7 +17,7 @@ export interface FakePayment {
   /** Orders that it was asked to refund, in order, repeats included. */
   readonly refunded: bigint[];
   /** Answers a close, unless it throws; CLOSED by default. */
-  onClose: (orderId: bigint) => Promise<'CLOSED' | 'PAID'> | 'CLOSED' | 'PAID';
+  onClose: (orderId: bigint) => Promise<ClosedPayment> | ClosedPayment;
   /** Answers a refund: whether a payment of the order is recorded; true by default. */
   onRefund: (orderId: bigint) => Promise<boolean> | boolean;
   stop(): Promise<void>;

@@ -32,14 +32,17 @@ export interface FakeOrder {
   readonly batches: number[];
   /** Every RecordRefund that arrived, in order. */
   readonly refunded: RecordRefundRequest[];
-  /** Adds a PENDING order of 1,000 EUR cents. */
-  add(userId?: bigint): FakeOrderRow;
+  /** Adds a PENDING order of 1,000 EUR cents, in slot 0 unless told otherwise. */
+  add(userId?: bigint, slot?: bigint): FakeOrderRow;
   /** Runs before a call is decided; throws to refuse it. */
   before: (method: string, orderId: bigint) => void | Promise<void>;
   /** Runs after it was decided; throws to lose the answer. */
   after: (method: string, orderId: bigint) => void | Promise<void>;
   stop(): Promise<void>;
 }
+
+/** The bits of an order's id below its slot. */
+const idsPerSlot = 4_096n;
 
 const { ORDER_STATUS_PENDING: pending, ORDER_STATUS_PAID: paid } = OrderStatus;
 
@@ -52,10 +55,15 @@ export async function startFakeOrder(): Promise<FakeOrder> {
     recorded: [],
     batches: [],
     refunded: [],
-    add(userId = 7n) {
+    add(userId = 7n, slot = 0n) {
       lastId += 1n;
       const row = {
-        ...{ orderId: lastId, userId, status: pending as OrderStatus, paymentId: 0n },
+        ...{
+          orderId: lastId + slot * idsPerSlot,
+          userId,
+          status: pending as OrderStatus,
+          paymentId: 0n,
+        },
         total: { currencyCode: 'EUR', minorUnits: 1_000n },
       };
       orders.set(row.orderId, row);

@@ -85,7 +85,8 @@ export function createFakeProvider(): FakeProvider {
     closeSession: (reference) =>
       call('closeSession', reference, () => {
         const session = byReference(reference);
-        if (session.state.kind !== 'paid') session.state = { kind: 'closed' };
+        const { kind } = session.state;
+        if (kind !== 'paid' && kind !== 'processing') session.state = { kind: 'closed' };
         return session.state;
       }),
     refund: (order) =>
@@ -106,6 +107,7 @@ export function createFakeProvider(): FakeProvider {
       if (headers.signature !== 'genuine') throw new Refusal('UNAUTHENTICATED', 'not signed');
       return decodeEvent(Buffer.from(body).toString());
     },
+    readStored: (body) => decodeEvent(Buffer.from(body).toString()),
     pay(paymentId, captured) {
       const session = sessions.get(paymentId) as FakeSession;
       session.state = { kind: 'paid', captured: captured ?? session.request.amount };

@@ -247,6 +247,94 @@ test('two workers share the refunds, and each is made once', async () => {
   await other.stop();
 });
 
+/** Whatever the provider is asked of these, it does not answer before `release`. */
+function silentAbout(isMeant: (method: string, id: bigint | string) => boolean) {
+  const held = Promise.withResolvers<void>();
+  let asked = 0;
+  bench.provider.before = async (method, id) => {
+    if (!isMeant(method, id)) return;
+    asked += 1;
+    await held.promise;
+    lost();
+  };
+  return { asked: () => asked, release: held.resolve };
+}
+
+test('refunds that hang, more of them than there are slots, hold up no others', async () => {
+  const process_ = payment;
+  const stuck = await Promise.all(Array.from({ length: 24 }, () => paid()));
+  const hanging = new Set<bigint | string>();
+  const silence = silentAbout((method, id) => method === 'refund' && hanging.has(id));
+  try {
+    for (const { paymentId } of stuck) {
+      const { refund } = await process_.refund(paymentId, 'stuck', 100n);
+      hanging.add(refund?.refundId as bigint);
+    }
+    // The first may have been sent before it was known to hang.
+    await eventually(() => silence.asked() >= 16, 'they hang');
+    const others = await Promise.all(Array.from({ length: 12 }, () => paid()));
+    for (const { paymentId } of others) await process_.refund(paymentId, 'quick', 100n);
+    // While the others are asked about, which is what their attempts' time is for.
+    const done = async (paymentId: bigint): Promise<boolean> =>
+      (await payment.read(paymentId)).refunds[0]?.status === succeeded;
+    await eventually(
+      async () => (await Promise.all(others.map((one) => done(one.paymentId)))).every(Boolean),
+      'the others have gone back',
+      { withinMs: 12_000 },
+    );
+    assert(silence.asked() >= 16);
+  } finally {
+    silence.release();
+    bench.provider.before = () => undefined;
+  }
+  for (const { paymentId } of stuck) await untilDone(paymentId, true);
+});
+
+test('silent sessions that are asked about hold up no refund', async () => {
+  const made = await Promise.all(
+    Array.from({ length: 24 }, () => payment.pay(bench.order.add().orderId)),
+  );
+  const references = new Set<bigint | string>(made.map(({ paymentId }) => `ses_${paymentId}`));
+  const { paymentId } = await paid();
+  const silence = silentAbout((method, id) => method === 'readSession' && references.has(id));
+  try {
+    await bench.makeDue();
+    await eventually(() => silence.asked() >= 16, 'they are asked about');
+    await payment.refund(paymentId, 'quick', 100n);
+    await eventually(
+      async () => (await payment.read(paymentId)).refunds[0]?.status === succeeded,
+      'the refund has gone back',
+      { withinMs: 12_000 },
+    );
+  } finally {
+    silence.release();
+  }
+});
+
+test('a loop whose attempts all fail shows since when', async () => {
+  const { paymentId } = await paid();
+  const ageOf = async (): Promise<number> => {
+    const text = await (await fetch(`http://127.0.0.1:${payment.metricsPort}/metrics`)).text();
+    const line = text.split('\n').find((one) => one.startsWith('loop_age_seconds{loop="refunds"'));
+    return Number(line?.split(' ').at(-1));
+  };
+  bench.provider.before = (method) => {
+    if (/refund/i.test(method)) lost();
+  };
+  await payment.refund(paymentId, 'fails', 100n);
+  let last = 0;
+  let rises = 0;
+  await eventually(async () => {
+    const age = await ageOf();
+    if (age > last) rises += 1;
+    last = age;
+    return rises >= 5 && age > 4;
+  }, 'the age rises');
+  bench.provider.before = () => undefined;
+  await untilDone(paymentId, true);
+  await eventually(async () => (await ageOf()) < 4, 'it is young again');
+});
+
 test('a refund that the provider refuses for good is FAILED with its word and leaves room for another', async () => {
   const { paymentId, orderId } = await paid();
   bench.provider.refundAs = 'failed';

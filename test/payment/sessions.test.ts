@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, test } from 'node:test';
+import { OrderStatus } from '../../gen/sluice/order/v1/order.ts';
 import {
   PaymentSettlement,
   PaymentStatus,
@@ -7,6 +8,7 @@ import {
 } from '../../gen/sluice/payment/v1/payment.ts';
 import { CloseResult } from '../../gen/sluice/payment/v1/payment_service.ts';
 import { attemptsMax } from '../../services/payment/create-payment.ts';
+import { ReplayedRefusal } from '../../services/payment/provider-refusal.ts';
 import { failpoints } from '../../services/runtime/failpoints.ts';
 import { Refusal } from '../../services/runtime/refusals.ts';
 import { pauseAt } from '../support/composed.ts';
@@ -404,44 +406,206 @@ test('the poller closes what a process left unopened behind the fence', async ()
   }, 'the payment is closed');
 });
 
-test('buyers beyond what can be opened at once are told OVERLOADED, not kept waiting', async () => {
+test('buyers beyond what can be opened at once are told OVERLOADED at once, and have left nothing behind', async () => {
   const process_ = await bench.start({ sessionsInFlightMax: 1 });
-  // They come to the provider at one moment: for all to get there a slow machine takes longer than one of them may wait.
-  const buying = new Set<unknown>();
-  const here = new Set<unknown>();
-  const gate = Promise.withResolvers<void>();
-  failpoints.set('payment.before_session', async ({ orderId }) => {
-    if (!buying.has(orderId)) return;
-    here.add(orderId);
-    await gate.promise;
-  });
   const held = Promise.withResolvers<void>();
-  bench.provider.before = () => held.promise;
-  const buy = (): Promise<string> => {
-    const { orderId } = bench.order.add();
-    buying.add(orderId);
-    return process_.pay(orderId).then(
-      () => 'opened',
-      (error: Refusal) => error.reason,
-    );
+  let isOpening = false;
+  bench.provider.before = () => {
+    isOpening = true;
+    return held.promise;
   };
-  const outcomes: Promise<string>[] = [];
+  const first = bench.order.add();
+  const opening = process_.pay(first.orderId);
   try {
-    while (outcomes.length < 520) {
-      outcomes.push(...Array.from({ length: 52 }, buy));
-      await eventually(() => here.size === outcomes.length, `${outcomes.length} buyers have come`);
+    await eventually(() => isOpening, 'one is being opened');
+    // Before the first is slow enough not to count, and no longer than that.
+    const crowd = Array.from({ length: 60 }, () => bench.order.add().orderId);
+    const outcomes = await Promise.allSettled(crowd.map((orderId) => process_.pay(orderId)));
+    const refused = crowd.filter((_, index) => outcomes[index]?.status === 'rejected');
+    assert(refused.length >= 50, `${refused.length} were refused`);
+    for (const one of outcomes) {
+      if (one.status !== 'rejected') continue;
+      assert.equal(one.reason.reason, 'OVERLOADED');
+      assert(one.reason.retryAfterMs >= 1_000);
     }
-    gate.resolve();
-    assert.equal(await Promise.race(outcomes), 'OVERLOADED');
+    const rows = await bench.sql('SELECT order_id FROM payments WHERE order_id IN (?)', [refused]);
+    assert.deepEqual(rows, []);
   } finally {
-    gate.resolve();
     held.resolve();
     bench.provider.before = () => undefined;
   }
-  const all = await Promise.all(outcomes);
-  assert(all.filter((outcome) => outcome === 'opened').length >= 400);
-  assert.deepEqual([...new Set(all)].toSorted(), ['OVERLOADED', 'opened']);
+  assert.notEqual((await opening).paymentUrl, '');
   await process_.stop();
+});
+
+/** An opening whose answer is an error that the provider stored under its key: it gives that answer for a day. */
+function storedError(): void {
+  const answered = new Set<bigint | string>();
+  bench.provider.before = (method, id) => {
+    if (method !== 'openSession') return;
+    if (answered.has(id)) {
+      throw new ReplayedRefusal('OUTCOME_UNKNOWN', 'the provider answered 500', { answered: true });
+    }
+    answered.add(id);
+    throw new Refusal('OUTCOME_UNKNOWN', 'the provider answered 500');
+  };
+}
+
+test('an opening that will fail for a day has failed, and another attempt can pay', async () => {
+  const { orderId } = bench.order.add();
+  storedError();
+  await assert.rejects(payment.pay(orderId, 'stuck'), { reason: 'OUTCOME_UNKNOWN' });
+  const { status, failure, paymentUrl } = await payment.pay(orderId, 'stuck');
+  assert.deepEqual([status, paymentUrl], [failed, '']);
+  assert.match(failure, /begin another payment/);
+  bench.provider.before = () => undefined;
+  const next = await payment.pay(orderId, 'next');
+  await payment.deliver(bench.provider.pay(next.paymentId));
+  await untilPayment(payment, next.paymentId, (one) => one.settlement === recorded, 'recorded');
+});
+
+test('an order whose session nobody has seen is closed while the provider does not answer at all', async () => {
+  const { orderId } = bench.order.add();
+  bench.provider.before = lost;
+  await assert.rejects(payment.pay(orderId), { reason: 'OUTCOME_UNKNOWN' });
+  const before = [...bench.provider.calls.values()].reduce((sum, count) => sum + count, 0);
+  assert.equal(await close(orderId), isClosed);
+  const after = [...bench.provider.calls.values()].reduce((sum, count) => sum + count, 0);
+  assert.equal(after, before);
+  const { payments } = await payment.client.listPayments({ orderId, userId: 0n });
+  assert.deepEqual(
+    payments.map(({ status, paymentUrl }) => [status, paymentUrl]),
+    [[closed, '']],
+  );
+  bench.provider.before = () => undefined;
+  await assert.rejects(payment.pay(orderId, 'second'), { reason: 'ILLEGAL_TRANSITION' });
+});
+
+for (const way of ['webhook', 'answer of the opening'] as const) {
+  test(`money that comes in by a session that nobody should have seen goes back, by its ${way}`, async () => {
+    const { orderId } = bench.order.add();
+    const pause = way === 'webhook' ? undefined : pauseAt('payment.after_session');
+    bench.provider.after = (method) => {
+      if (method === 'openSession' && way === 'webhook') lost();
+    };
+    const opening = payment.pay(orderId).catch((error: Refusal) => error.reason);
+    if (pause) await pause.reached;
+    else assert.equal(await opening, 'OUTCOME_UNKNOWN');
+    bench.provider.after = () => undefined;
+    assert.equal(await close(orderId), isClosed);
+    const row = bench.order.orders.get(orderId);
+    assert(row);
+    row.status = OrderStatus.ORDER_STATUS_CANCELLED;
+    const { payments } = await payment.client.listPayments({ orderId, userId: 0n });
+    const paymentId = payments[0]?.paymentId as bigint;
+    const event = bench.provider.pay(paymentId);
+    if (pause) pause.release();
+    else await payment.deliver(event);
+    assert.equal(await opening, pause ? 'ILLEGAL_TRANSITION' : 'OUTCOME_UNKNOWN');
+    const { refunds } = await untilPayment(
+      payment,
+      paymentId,
+      (one) => one.refunds[0]?.status === RefundStatus.REFUND_STATUS_SUCCEEDED,
+      'it is refunded',
+    );
+    assert.deepEqual(
+      refunds.map(({ requestId, amount }) => [requestId, amount?.minorUnits]),
+      [['surplus', 1_000n]],
+    );
+  });
+}
+
+const { CLOSE_RESULT_PROCESSING: isProcessing } = CloseResult;
+for (const outcome of ['paid', 'refused'] as const) {
+  test(`an order whose payment is in processing is not closed, its other sessions are; then it is ${outcome}`, async () => {
+    const { orderId } = bench.order.add();
+    const [debit, other] = [
+      await payment.pay(orderId, 'debit'),
+      await payment.pay(orderId, 'card'),
+    ];
+    const session = bench.provider.sessions.get(debit.paymentId);
+    assert(session);
+    session.state = { kind: 'processing' };
+    for (const inBackground of [false, true, false]) {
+      const { result } = await payment.client.closePayment({ orderId, inBackground });
+      assert.equal(result, isProcessing);
+    }
+    assert(isOver(other.paymentId));
+    assert.equal((await payment.read(debit.paymentId)).status, pending);
+    await assert.rejects(payment.pay(orderId, 'third'), { reason: 'ILLEGAL_TRANSITION' });
+    if (outcome === 'paid') {
+      await payment.deliver(bench.provider.pay(debit.paymentId));
+      assert.equal(await close(orderId), isPaid);
+    } else {
+      bench.provider.fail(debit.paymentId);
+      assert.equal(await close(orderId), isClosed);
+      assert(isOver(debit.paymentId));
+    }
+  });
+}
+
+test('a payment in processing is asked about and never voided when its time is long over', async () => {
+  const { paymentId } = await payment.pay(bench.order.add().orderId);
+  const session = bench.provider.sessions.get(paymentId);
+  assert(session);
+  session.state = { kind: 'processing' };
+  const overdue =
+    'UPDATE payments SET expire_time = NOW(3) - INTERVAL 2 MINUTE WHERE payment_id = ?';
+  await bench.sql(overdue, [paymentId]);
+  let reads = 0;
+  let voids = 0;
+  bench.provider.before = (method, id) => {
+    if (id !== session.reference) return;
+    reads += method === 'readSession' ? 1 : 0;
+    voids += method === 'closeSession' ? 1 : 0;
+  };
+  await eventually(async () => {
+    await bench.makeDue();
+    return reads >= 3;
+  }, 'it is asked about again and again');
+  assert.equal(voids, 0);
+  assert.equal((await payment.read(paymentId)).status, pending);
+});
+
+test('orders whose sessions cannot be voided when time is over do not cut off buyers who cancel', async () => {
+  const process_ = await bench.start();
+  const stuck = await Promise.all(
+    Array.from({ length: 12 }, () => process_.pay(bench.order.add().orderId)),
+  );
+  const references = new Set<bigint | string>(stuck.map(({ paymentId }) => `ses_${paymentId}`));
+  bench.provider.before = (method, id) => {
+    if (method === 'closeSession' && references.has(id)) lost();
+  };
+  for (const { orderId } of stuck) {
+    const call = process_.client.closePayment({ orderId, inBackground: true });
+    await assert.rejects(call, { reason: /OUTCOME_UNKNOWN|DEPENDENCY_DOWN/ });
+  }
+  const { orderId } = await process_.pay(bench.order.add().orderId);
+  const { result } = await process_.client.closePayment({ orderId });
+  assert.equal(result, isClosed);
+  await process_.stop();
+});
+
+test('a payment whose row others hold keeps no other order from being closed', async () => {
+  const made = await Promise.all(
+    Array.from({ length: 8 }, () => payment.pay(bench.order.add().orderId)),
+  );
+  const [held] = made;
+  const connection = await bench.pool.getConnection();
+  try {
+    await connection.query('START TRANSACTION');
+    await connection.query('SELECT failure FROM payments WHERE payment_id = ? FOR UPDATE', [
+      held?.paymentId,
+    ]);
+    const stuck = close(held?.orderId as bigint).catch((error: Refusal) => error.reason);
+    const others = await Promise.all(made.slice(1).map(({ orderId }) => close(orderId)));
+    assert.deepEqual(new Set(others), new Set([isClosed]));
+    assert.equal(await stuck, 'OUTCOME_UNKNOWN');
+  } finally {
+    await connection.query('ROLLBACK');
+    connection.release();
+  }
+  assert.equal(await close(held?.orderId as bigint), isClosed);
 });
 
 const wrong: [string, (one: PaymentProcess) => Promise<unknown>, string[]][] = [

@@ -104,6 +104,7 @@ export async function startPaymentBench(name: string): Promise<PaymentBench> {
     async makeDue() {
       await pool.query('UPDATE payments SET next_time = NOW(3) WHERE next_time IS NOT NULL');
       await pool.query('UPDATE refunds SET next_time = NOW(3) WHERE next_time IS NOT NULL');
+      await pool.query('UPDATE webhooks_aside SET next_time = NOW(3)');
     },
     async stop() {
       for (const one of [...running]) await one.stop();

@@ -14,7 +14,7 @@ import { failpoints } from '../../services/runtime/failpoints.ts';
 import { fromRefusalMessage } from '../../services/runtime/refusal-status.ts';
 import { Refusal } from '../../services/runtime/refusals.ts';
 import { eventually } from '../support/eventually.ts';
-import { encodeEvent } from './fake-provider.ts';
+import { encodeEvent, lost } from './fake-provider.ts';
 import {
   type PaymentBench,
   type PaymentProcess,
@@ -366,6 +366,114 @@ test('a webhook of a payment that is locked holds up only itself', async () => {
   const { results } = await payment.client.batchHandleWebhooks({ requests });
   assert.deepEqual(results.map(outcomeOf), [true, true, false, true, true]);
   for (const { paymentId } of made) await untilRecorded(paymentId);
+});
+
+test('webhooks beside one whose payment is locked are answered while that one still waits', async () => {
+  const made = await Promise.all(
+    Array.from({ length: 12 }, () => payment.pay(bench.order.add().orderId)),
+  );
+  const [stuck, ...others] = made.map(({ paymentId }) => signed(bench.provider.pay(paymentId)));
+  const connection = await bench.pool.getConnection();
+  const order: string[] = [];
+  try {
+    await connection.query('START TRANSACTION');
+    const row = 'SELECT failure FROM payments WHERE payment_id = ? FOR UPDATE';
+    await connection.query(row, [made[0]?.paymentId]);
+    const deliver = (webhook: HandleWebhookRequest, name: string): Promise<unknown> =>
+      payment.client.handleWebhook(webhook).then(
+        () => order.push(name),
+        () => order.push(name),
+      );
+    await Promise.all([
+      deliver(stuck as HandleWebhookRequest, 'stuck'),
+      ...others.map((webhook) => deliver(webhook, 'other')),
+    ]);
+  } finally {
+    await connection.query('ROLLBACK');
+    connection.release();
+  }
+  assert.deepEqual(order, [...others.map(() => 'other'), 'stuck']);
+});
+
+test('a webhook that cannot take effect is set aside, counted and tried again; the others take effect', async () => {
+  // Somebody else's payment bears the reference of this one's session: no row takes it.
+  const thief = await payment.pay(bench.order.add().orderId);
+  bench.provider.after = (method) => {
+    if (method === 'openSession') lost();
+  };
+  const { orderId } = bench.order.add();
+  await assert.rejects(payment.pay(orderId), { reason: 'OUTCOME_UNKNOWN' });
+  bench.provider.after = () => undefined;
+  const { payments } = await payment.client.listPayments({ orderId, userId: 0n });
+  const poisoned = payments[0]?.paymentId as bigint;
+  const setReference = 'UPDATE payments SET provider_reference = ? WHERE payment_id = ?';
+  await bench.sql(setReference, [Buffer.from(`ses_${poisoned}`), thief.paymentId]);
+
+  const made = await Promise.all(
+    Array.from({ length: 20 }, () => payment.pay(bench.order.add().orderId)),
+  );
+  const poison = signed(bench.provider.pay(poisoned));
+  const good = made.map(({ paymentId }) => signed(bench.provider.pay(paymentId)));
+  const requests = [...good.slice(0, 10), poison, ...good.slice(10)];
+  const { results } = await payment.client.batchHandleWebhooks({ requests });
+  assert.deepEqual(new Set(results.map(outcomeOf)), new Set([false]));
+  for (const { paymentId } of made) await untilRecorded(paymentId);
+  assert.equal((await payment.read(poisoned)).status, pending);
+  const aside = () => bench.sql('SELECT failure FROM webhooks_aside');
+  assert.match((await aside())[0]?.failure, /Duplicate entry/);
+  await eventually(
+    async () =>
+      (await metricsText()).includes('payment_work_due{kind="webhook",service="payment"} 1'),
+    'it is shown',
+  );
+  assert.match(
+    await metricsText(),
+    /payment_webhook_total\{effect="set_aside",service="payment"\} 1/,
+  );
+
+  await bench.sql(setReference, [Buffer.from(`ses_${thief.paymentId}`), thief.paymentId]);
+  await eventually(async () => {
+    // Not the payments: the poller would be faster.
+    await bench.sql('UPDATE webhooks_aside SET next_time = NOW(3)');
+    return (await aside()).length === 0;
+  }, 'it has taken effect');
+  await untilRecorded(poisoned);
+  const inbox = 'SELECT effect FROM webhook_inbox WHERE payment_id = ?';
+  assert.deepEqual(
+    (await bench.sql(inbox, [poisoned])).map(({ effect }) => effect),
+    ['applied'],
+  );
+});
+
+async function metricsText(): Promise<string> {
+  return await (await fetch(`http://127.0.0.1:${payment.metricsPort}/metrics`)).text();
+}
+
+test('payments that order does not answer keep it from being told of no others, not even at second try', async () => {
+  const [silent, ...others] = await Promise.all(
+    Array.from({ length: 6 }, (_, slot) => payment.pay(bench.order.add(7n, BigInt(slot)).orderId)),
+  );
+  const held = Promise.withResolvers<void>();
+  bench.order.before = (method, orderId) =>
+    method === 'recordPayment' && orderId === silent?.orderId ? held.promise : undefined;
+  try {
+    const made = [silent, ...others].map((one) => one?.paymentId as bigint);
+    const requests = made.map((paymentId) => signed(bench.provider.pay(paymentId)));
+    bench.order.batches.length = 0;
+    await payment.client.batchHandleWebhooks({ requests });
+    await eventually(() => bench.order.batches.includes(made.length), 'all were told in one call');
+    await eventually(async () => {
+      await bench.makeDue();
+      const now = await Promise.all(others.map(({ paymentId }) => payment.read(paymentId)));
+      return now.every(({ settlement }) => settlement === recorded);
+    }, 'order knows of the others');
+  } finally {
+    held.resolve();
+  }
+  await eventually(async () => {
+    await bench.makeDue();
+    return (await payment.read(silent?.paymentId as bigint)).settlement === recorded;
+  }, 'order knows of all');
 });
 
 test('the payments of a batch are told to order in one call, and what it refuses is told again', async () => {

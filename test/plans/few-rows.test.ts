@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
 import { createEventTopics } from '../../services/runtime/kafka.ts';
 import { createLog } from '../../services/runtime/log.ts';
+import { createPool } from '../../services/runtime/mysql.ts';
 import { kafkaBrokers, uniquePrefix } from '../support/servers.ts';
 import { type SqlServer, sqlServers } from '../support/sql-servers.ts';
 import { type System, startSystem } from '../support/system.ts';
 import { allowances } from './allowances.ts';
+import { keyListsOf, rowsGoneThrough, someKeys, tableOf, withKeys } from './key-lists.ts';
 import { expirySeconds, liveThrough, settleAgeMs } from './lives.ts';
 import { fillWithOldRows, shards } from './old-rows.ts';
 import {
+  fewRows,
   recordedStatements,
   rowsAskedFor,
   type Statement,
@@ -49,18 +52,25 @@ testOnEach(
         },
       });
       await liveThrough(system, filled);
+      await system.close();
+      system = undefined;
+      const statements = await recordedStatements(server, prefix);
+      await judge(server, prefix, statements);
+      await judgeByKeys(server, statements);
     } finally {
       await system?.close();
       await filled.close();
     }
-    await judge(server, prefix);
   },
   { timeout: 600_000 },
 );
 
 /** Every table was read or written, and no statement examined more rows than it may. */
-async function judge(server: SqlServer, prefix: string): Promise<void> {
-  const statements = await recordedStatements(server, prefix);
+async function judge(
+  server: SqlServer,
+  prefix: string,
+  statements: readonly Statement[],
+): Promise<void> {
   const tables = await server.sql<{ name: string }>(
     `SELECT DISTINCT table_name AS name FROM information_schema.tables
      WHERE table_schema LIKE '${prefix}%' AND table_schema <> '${prefix}_fill' AND table_name <> 'schema_migrations'`,
@@ -81,4 +91,48 @@ async function judge(server: SqlServer, prefix: string): Promise<void> {
 function rowsMaxOf({ text }: Statement): number {
   const allowance = allowances.find(({ pattern }) => pattern.test(text.replace(/\s+/g, ' ')));
   return allowance?.rowsMax ?? rowsAskedFor(text);
+}
+
+/** Numbers of keys that are planned differently by one server or the other. */
+const keyCounts = [1, 2, 20, 200, 1_000];
+/** An order has up to this many rows in a table. */
+const rowsPerKey = 4;
+const absentId = 9_000_000_000_000_000_000n;
+
+/** Statements that name rows by lists of keys look them up, however many they are, and whether they are there or not. */
+async function judgeByKeys(server: SqlServer, statements: readonly Statement[]): Promise<void> {
+  const options = { connectionsMax: 1, multipleStatements: true };
+  const greedy: string[] = [];
+  let tried = 0;
+  for (const [database, own] of Map.groupBy(statements, (statement) => statement.database)) {
+    const pool = createPool(server.url, { ...options, database });
+    const connection = await pool.getConnection();
+    try {
+      for (const { text } of own) {
+        const table = tableOf(text);
+        const columns = [...new Set(keyListsOf(text).flatMap((list) => list.columns))];
+        if (table === undefined || columns.length === 0) continue;
+        tried += 1;
+        const present = await someKeys(connection, table, columns, Math.max(...keyCounts));
+        for (const count of keyCounts) {
+          const keys = present.slice(0, count);
+          const absent = keys.map((row, at) => ({
+            ...row,
+            [columns[0] as string]: String(absentId + BigInt(at)),
+          }));
+          for (const named of [keys, absent]) {
+            const rows = await rowsGoneThrough(connection, withKeys(text, named));
+            if (rows <= fewRows + rowsPerKey * count) continue;
+            const which = named === absent ? 'absent' : 'present';
+            greedy.push(`${rows} rows for ${count} ${which} keys: ${text.slice(0, 300)}`);
+          }
+        }
+      }
+    } finally {
+      connection.release();
+      await pool.end();
+    }
+  }
+  assert.deepEqual(greedy, []);
+  assert.ok(tried > 10, `${tried} kinds of statements have lists of keys`);
 }

@@ -8,7 +8,7 @@ export const slowLogArguments = [
 ];
 
 /** What every statement may read, whatever it asks for. */
-const fewRows = 150;
+export const fewRows = 150;
 /** A key may find an order, its lines and its history. */
 const rowsPerLiteral = 4;
 /** A statement that asks for a larger page must be known by name. */
@@ -22,6 +22,7 @@ export const notOurs = '/* test */';
 
 /** A statement as it ran at its dearest. */
 export interface Statement {
+  readonly database: string;
   readonly text: string;
   readonly rowsExamined: number;
   readonly rowsSent: number;
@@ -36,18 +37,29 @@ export async function startRecording(server: SqlServer): Promise<void> {
 
 /** The statements on databases of this prefix since then, by shape: the one of each that examined most. */
 export async function recordedStatements(server: SqlServer, prefix: string): Promise<Statement[]> {
-  const logged = await server.sql<{ text: Buffer; examined: number; sent: number }>(
-    `SELECT CAST(sql_text AS BINARY) AS text, rows_examined AS examined, rows_sent AS sent
+  const logged = await server.sql<{
+    database_name: string;
+    text: Buffer;
+    examined: number;
+    sent: number;
+  }>(
+    `SELECT db AS database_name, CAST(sql_text AS BINARY) AS text, rows_examined AS examined, rows_sent AS sent
      FROM mysql.slow_log WHERE db LIKE '${prefix}%'`,
   );
   const rows = logged
-    .map((row) => ({ ...row, text: row.text.toString('latin1') }))
+    .map((row) => ({ ...row, text: withoutLimitOfTime(row.text.toString('latin1')) }))
     .filter(({ text }) => !text.startsWith(notOurs) && !noStatement.test(text));
   const byShape = Map.groupBy(rows, ({ text }) => shapeOf(text));
   return [...byShape.values()].map((same) => {
     const dearest = same.reduce((most, each) => (excess(each) > excess(most) ? each : most));
-    const { text, examined, sent } = dearest;
-    return { text, rowsExamined: Number(examined), rowsSent: Number(sent), runs: same.length };
+    const { database_name: database, text, examined, sent } = dearest;
+    return {
+      database,
+      text,
+      rowsExamined: Number(examined),
+      rowsSent: Number(sent),
+      runs: same.length,
+    };
   });
 }
 
@@ -75,4 +87,9 @@ export function shapeOf(text: string): string {
     .replace(/(\(\?(, ?\?)*\))(, ?\(\?(, ?\?)*\))*/g, '(?)')
     .replace(/(WHEN \? THEN \? ?)+/g, 'WHEN ? THEN ? ')
     .trim();
+}
+
+/** MariaDB logs the statement with what bounds its time. */
+function withoutLimitOfTime(text: string): string {
+  return text.replace(/^SET STATEMENT max_statement_time=\S+ FOR /i, '');
 }

@@ -182,6 +182,33 @@ test('calls over the in-flight limit are refused as OVERLOADED, the others are s
   await server.stop();
 });
 
+test('calls of one method that hang leave places for the other methods', async () => {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  let begun = 0;
+  const server = await startStock(
+    {
+      reserveStock: async () => {
+        begun += 1;
+        await promise;
+        return { results: [] };
+      },
+    },
+    16,
+  );
+  const { client, close } = await connectTo(server.port);
+  const calls = Array.from({ length: 16 }, () =>
+    reasonOf(client.reserveStock({ reservations: [] })),
+  );
+  await eventually(() => begun === 14, 'all but an eighth of the places are taken');
+  // What is answered here came through the door.
+  assert.equal(await reasonOf(client.getSku({ skuId: 1n })), 'NOT_FOUND');
+  resolve();
+  const reasons = await Promise.all(calls);
+  assert.equal(reasons.filter((reason) => reason === 'OVERLOADED').length, 2);
+  close();
+  await server.stop();
+});
+
 test('without a server nothing is sent, and ten failures open the circuit until it is back', async () => {
   // Not one of those that connections get theirs from, which it might not find free again.
   const port = await freePort();

@@ -35,9 +35,12 @@ function startOrders(watchOrder: Watch, port = 0) {
   });
 }
 
-function streamsTo(port: number, { streamsMax = 100, firstMessageMs = 20_000 } = {}): Streams {
+function streamsTo(
+  port: number | readonly number[],
+  { streamsMax = 100, firstMessageMs = 20_000 } = {},
+): Streams {
   return createGrpcStreams(OrderServiceDefinition, 'watchOrder', {
-    addresses: [`127.0.0.1:${port}`],
+    addresses: [port].flat().map((each) => `127.0.0.1:${each}`),
     streamsMax,
     policy: { firstMessageMs, breaker: 'order.watch' },
     log,
@@ -234,6 +237,39 @@ test('a server that comes back is used again', async () => {
   } finally {
     streams.close();
     await second.stop();
+  }
+});
+
+test('streams go to the copy that has the fewest, and elsewhere when one goes away', async () => {
+  const open = [0, 0];
+  const watchOf = (index: 0 | 1): Watch =>
+    async function* (_request, { signal }) {
+      open[index] = (open[index] ?? 0) + 1;
+      yield message;
+      await over(signal);
+      open[index] = (open[index] ?? 0) - 1;
+    };
+  const servers = [await startOrders(watchOf(0)), await startOrders(watchOf(1))] as const;
+  const streams = streamsTo(servers.map(({ port }) => port));
+  const abort = new AbortController();
+  const openOne = (): Promise<IteratorResult<WatchOrderResponse>> =>
+    streams.open(request, abort.signal).next();
+  try {
+    // Both are connected once the load is even.
+    await eventually(async () => {
+      await openOne();
+      return (open[0] ?? 0) > 2 && open[0] === open[1];
+    }, 'both copies have as many');
+    const [before] = open;
+    for (let count = 0; count < 6; count += 1) await openOne();
+    assert.deepEqual(open, [(before ?? 0) + 3, (before ?? 0) + 3]);
+    const stopped = servers[0].stop();
+    for (let count = 0; count < 10; count += 1) assert.equal((await openOne()).done, false);
+    abort.abort();
+    await stopped;
+  } finally {
+    streams.close();
+    for (const server of servers) await server.stop();
   }
 });
 

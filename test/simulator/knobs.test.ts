@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, test } from 'node:test';
+import { ReplayedRefusal } from '../../services/payment/provider-refusal.ts';
 import { Deadline } from '../../services/runtime/deadline.ts';
 import type { Refusal } from '../../services/runtime/refusals.ts';
 import { eventually } from '../support/eventually.ts';
@@ -259,6 +260,83 @@ test('payAfterClose opens nothing again: a closed session can be paid late, and 
   await simulator.knobs({});
   assert.deepEqual(await read(reference), { kind: 'closed' });
   assert.equal((await pay(reference)).status, 409);
+});
+
+for (const [refuseDebits, end] of [
+  [false, 'paid'],
+  [true, 'failed'],
+] as const) {
+  test(`processingMs: a payment can be neither closed nor paid again meanwhile, and is ${end} in the end`, async () => {
+    await simulator.knobs({ processingMs: 86_400_000 });
+    const reference = await openAndPay();
+    const { provider } = simulator;
+    assert.deepEqual(await read(reference), { kind: 'processing' });
+    assert.deepEqual(await provider.closeSession(reference, soon()), { kind: 'processing' });
+    assert.equal((await pay(reference)).body.status, 'processing');
+    assert.equal((await simulator.call('POST', `/v1/sessions/${reference}/fail`)).status, 409);
+    // The knob decides about new payments; those under way stay so, and do not run out with their session.
+    await simulator.knobs({ refuseDebits });
+    assert.deepEqual(await read(reference), { kind: 'processing' });
+    aheadMs += 86_400_000;
+    await eventually(async () => (await read(reference)).kind !== 'processing', 'it is decided');
+    // The time of the session is over, so one that failed is closed.
+    const kind = end === 'paid' ? 'paid' : 'closed';
+    await eventually(async () => (await read(reference)).kind === kind, `it is ${kind}`);
+    const told = end === 'paid' ? ['processing', 'paid'] : ['processing', 'failed', 'closed'];
+    await eventually(() => receiver.received.length === told.length, 'all is told');
+    const types = receiver.received.map(({ event }) => event.type);
+    assert.deepEqual(types.toSorted(), told.map((state) => `session.${state}`).toSorted());
+    const isFirst = ({ event }: Received): boolean => event.type === 'session.processing';
+    const first = receiver.received.find(isFirst) as Received;
+    const now = new Date(Date.now() + aheadMs - 86_400_000);
+    const { subject } = provider.readWebhook(first.body, first.headers, now);
+    assert(subject.kind === 'session');
+    assert.deepEqual(subject.state, { kind: 'processing' });
+  });
+}
+
+test('limitPerSecond: each kind of call has a rate of its own, and what is beyond it is not done', async () => {
+  const reference = await open();
+  await simulator.knobs({ limitPerSecond: 5, retryAfterS: 7 });
+  const asked = await Promise.allSettled(Array.from({ length: 50 }, () => open()));
+  const refused = asked.flatMap((one) => (one.status === 'rejected' ? [one.reason] : []));
+  // A second's worth may come at once, and more while the machine is slow.
+  assert(refused.length > 20 && refused.length <= 45, `${refused.length} refused`);
+  for (const { reason, answered, retryAfterMs } of refused as Refusal[]) {
+    assert.deepEqual([reason, answered, retryAfterMs], ['OVERLOADED', true, 7_000]);
+  }
+  assert.equal((await read(reference)).kind, 'open');
+  assert.equal((await simulator.provider.closeSession(reference, soon())).kind, 'closed');
+  // Paying and the knobs are not calls of the merchant's.
+  for (let count = 0; count < 20; count += 1) await simulator.call('GET', '/v1/knobs');
+  await simulator.knobs({ limitPerSecond: 5 });
+  const again = await Promise.allSettled(Array.from({ length: 50 }, () => open()));
+  const last = again.find((one) => one.status === 'rejected');
+  assert.equal(last?.status === 'rejected' && last.reason.retryAfterMs, 0);
+  await simulator.knobs({});
+  await open();
+});
+
+test('storeErrors: an error is repeated under its key for a day, whatever the knob says; other keys are free', async () => {
+  const session = newSession();
+  const opening = () => simulator.provider.openSession(session, soon());
+  await simulator.knobs({ storeErrors: true });
+  await assert.rejects(opening(), { reason: 'OUTCOME_UNKNOWN', answered: false });
+  await simulator.knobs({});
+  for (let count = 0; count < 3; count += 1) {
+    await assert.rejects(opening(), (error: Error) => error instanceof ReplayedRefusal);
+  }
+  const { reference } = await simulator.provider.openSession(newSession(), soon());
+  await pay(reference);
+  await simulator.knobs({ storeErrors: true });
+  const refund = refundOf(reference);
+  await assert.rejects(simulator.provider.refund(refund, soon()), { answered: false });
+  await simulator.knobs({});
+  await assert.rejects(simulator.provider.refund(refund, soon()), { answered: true });
+  assert.equal(await simulator.provider.readRefund(refund, soon()), undefined);
+  aheadMs += 86_400_000;
+  assert.equal((await simulator.provider.refund(refund, soon())).kind, 'succeeded');
+  assert.notEqual((await opening()).reference, '');
 });
 
 test('knobs that are unknown or out of range are all named, and change nothing', async () => {

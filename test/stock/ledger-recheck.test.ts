@@ -5,7 +5,9 @@ import { Deadline } from '../../services/runtime/deadline.ts';
 import { createPool, type Pool } from '../../services/runtime/mysql.ts';
 import {
   claimRecheck,
+  type RecheckClaim,
   type RecheckRange,
+  type RecheckWalk,
   readRecheckPage,
   releaseRecheck,
   storeRecheckTurn,
@@ -37,8 +39,11 @@ beforeEach(async () => {
   await pool.query('DELETE FROM stock_holds');
 });
 
-async function claim(owner: string): Promise<RecheckRange | undefined> {
-  return await claimRecheck(pool, owner, ages, soon());
+const passOf = (owner: string): RecheckClaim => ({ walk: 'pass', owner });
+
+async function claim(owner: string, walk: RecheckWalk = 'pass'): Promise<RecheckRange | undefined> {
+  const [sinceMs, untilMs] = [Date.now() - ages.ageMaxMs, Date.now() - ages.ageMs];
+  return await claimRecheck(pool, { walk, owner }, { sinceMs, untilMs }, soon());
 }
 
 test('a pass is over the orders between the two ages, none above the watermark', async () => {
@@ -51,24 +56,24 @@ test('a pass is over the orders between the two ages, none above the watermark',
   };
   near(range.after, ages.ageMaxMs);
   near(range.until, ages.ageMs);
-  await releaseRecheck(pool, 'a', soon());
+  await releaseRecheck(pool, passOf('a'), soon());
   const watermark = firstOrderIdAt(Date.now() - 3 * dayMs);
   await pool.query('UPDATE watermark SET order_id = ?', [watermark]);
   assert.equal((await claim('a'))?.until, watermark);
 });
 
 test('one process at a time; another goes on where it stopped, after the rest', async () => {
-  const claims = await Promise.all(['a', 'b', 'c', 'd'].map(claim));
+  const claims = await Promise.all(['a', 'b', 'c', 'd'].map((owner) => claim(owner)));
   assert.equal(claims.filter((range) => range !== undefined).length, 1);
   const owner = ['a', 'b', 'c', 'd'][claims.findIndex((range) => range !== undefined)] as string;
   const last = firstOrderIdAt(Date.now() - 5 * dayMs);
-  await storeRecheckTurn(pool, 'somebody else', { last, passDone: false }, 0, soon());
+  await storeRecheckTurn(pool, passOf('somebody else'), last, 0, soon());
   assert.equal(await claim('somebody else'), undefined, 'what is not its own it cannot give up');
-  await storeRecheckTurn(pool, owner, { last, passDone: false }, 600_000, soon());
+  await storeRecheckTurn(pool, passOf(owner), last, 300_000, soon());
   assert.equal(await claim('e'), undefined, 'it is not time yet');
   await pool.query('UPDATE recheck_cursor SET due_time = NOW(3)');
   assert.equal((await claim('e'))?.after, last);
-  await storeRecheckTurn(pool, 'e', { last, passDone: true }, 0, soon());
+  await storeRecheckTurn(pool, passOf('e'), 0n, 0, soon());
   const next = (await claim('f')) as RecheckRange;
   assert(next.after < last, 'the next pass begins where orders are oldest');
 });
@@ -78,9 +83,27 @@ test('a process that died holds the others up for a bounded time only', async ()
   assert.equal(await claim('b'), undefined);
   await pool.query('UPDATE recheck_cursor SET owned_until = NOW(3) - INTERVAL 1 SECOND');
   assert(await claim('b'));
-  await storeRecheckTurn(pool, 'dead', { last: 7n, passDone: false }, 600_000, soon());
-  await releaseRecheck(pool, 'dead', soon());
+  await storeRecheckTurn(pool, passOf('dead'), 7n, 300_000, soon());
+  await releaseRecheck(pool, passOf('dead'), soon());
   assert.equal(await claim('c'), undefined, 'the claim of the second is not touched by the first');
+});
+
+test('a time that a clock far ahead has written holds up nobody when the clock is right again', async () => {
+  assert(await claim('ahead'));
+  await pool.query(
+    `UPDATE recheck_cursor SET owned_until = NOW(3) + INTERVAL 10 MINUTE,
+       due_time = NOW(3) + INTERVAL 10 MINUTE`,
+  );
+  assert(await claim('b'));
+});
+
+test('the walk along the edge goes on beside the passes, with a cursor of its own', async () => {
+  const first = (await claim('a', 'edge')) as RecheckRange;
+  assert(await claim('b'), 'a pass is taken beside it');
+  await storeRecheckTurn(pool, { walk: 'edge', owner: 'a' }, first.until, 0, soon());
+  const next = (await claim('c', 'edge')) as RecheckRange;
+  assert.equal(next.after, first.until);
+  assert(next.until >= first.until);
 });
 
 /** Orders of one to three lines; in every seventh one line or more is HELD. */

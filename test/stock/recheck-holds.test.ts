@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, test } from 'node:test';
+import { createConnection } from 'mysql2/promise';
 import { Refusal } from '../../services/runtime/refusals.ts';
+import { readConfig } from '../../services/stock/config.ts';
 import type { Resolution } from '../../services/stock/order-gateway.ts';
 import { eventually } from '../support/eventually.ts';
+import { mysqlUrl } from '../support/servers.ts';
 import {
   atRest,
   breakRow,
@@ -160,6 +163,57 @@ test('an order whose hold cannot be moved keeps no other', async () => {
   }
   await untilHold(stuck, broken, 3);
   for (const each of [broken, skuId]) assert.equal(await atRest(system, each), 10);
+});
+
+test('an order whose SKU is locked keeps no other, and is mended when the lock ends', async () => {
+  const [locked, skuId] = [await newSku(system, 10n), await newSku(system, 10n)];
+  const [stuck, dead] = [reservation([locked]), reservation([skuId])];
+  await sweptOrders([stuck, dead]);
+  const holder = await createConnection({ uri: mysqlUrl, database: system.database });
+  try {
+    await holder.query('START TRANSACTION');
+    await holder.query('SELECT sku_id FROM skus WHERE sku_id = ? FOR UPDATE', [locked]);
+    changed([
+      [stuck, 'DEAD'],
+      [dead, 'DEAD'],
+    ]);
+    await untilHold(dead, skuId, 3);
+    assert.deepEqual(await holdsOf(system.pool, stuck.orderId), [`${locked}:1`]);
+  } finally {
+    await holder.end();
+  }
+  await untilHold(stuck, locked, 3);
+  for (const each of [locked, skuId]) assert.equal(await atRest(system, each), 10);
+});
+
+test('each hold is looked at when its order comes of age, also while the passes rest; what is open then, again', async () => {
+  const skuId = await newSku(system, 10n);
+  const rest = 'UPDATE recheck_cursor SET due_time = NOW(3) + INTERVAL 390 SECOND WHERE id = 1';
+  await system.pool.query(rest);
+  const [cancelled, pending] = [reservation([skuId]), reservation([skuId])];
+  changed([[cancelled, 'DEAD']]);
+  const { results } = await system.stock.reserveStock({ reservations: [cancelled, pending] });
+  assert(results.every(({ outcome }) => outcome?.$case === 'reserved'));
+  await untilHold(cancelled, skuId, 3);
+  const asked = (): number =>
+    system.orders.asked.filter((orderId) => orderId === pending.orderId).length;
+  await eventually(() => asked() >= 3, 'the open one is asked for again');
+  changed([[pending, 'SOLD']]);
+  await untilHold(pending, skuId, 2);
+  const [rows] = await system.pool.query(
+    'SELECT id FROM recheck_cursor WHERE id = 1 AND due_time > NOW(3) + INTERVAL 100 SECOND',
+  );
+  assert.equal((rows as unknown[]).length, 1, 'no pass has come by');
+  await system.pool.query('UPDATE recheck_cursor SET due_time = NOW(3)');
+});
+
+test('by default a hold is looked at a minute after its order must be closed', () => {
+  const ageOf = (variables: Record<string, string>): number =>
+    readConfig({ SLUICE_DEMO: '1', ...variables }).recheckAgeMs / 1_000;
+  assert.equal(ageOf({}), 960);
+  assert.equal(ageOf({ SLUICE_ORDER_EXPIRY_SECONDS: '30' }), 90);
+  const both = { SLUICE_ORDER_EXPIRY_SECONDS: '30', SLUICE_STOCK_RECHECK_AGE_SECONDS: '7' };
+  assert.equal(ageOf(both), 7);
 });
 
 const slow = { timeout: 300_000 };

@@ -6,6 +6,8 @@ export interface TcpProxy {
   readonly port: number;
   /** Connections that are open now. */
   open(): number;
+  /** How many there ever were. */
+  opened(): number;
   /** From now on those that are open swallow every byte, both ways, and stay open; new ones work. */
   silence(): void;
   /** From now on new ones swallow every byte as well, as a network that is gone does. */
@@ -38,7 +40,9 @@ export async function startTcpProxy(
   const pairs = new Set<Pair>();
   let isSilent = false;
   let port = targetPort;
+  let opened = 0;
   const listener = createServer((client) => {
+    opened += 1;
     const server = connect(port, '127.0.0.1');
     const pair = { client, server, isSilent };
     pairs.add(pair);
@@ -78,6 +82,7 @@ export async function startTcpProxy(
   return {
     port: (listener.address() as { port: number }).port,
     open: () => pairs.size,
+    opened: () => opened,
     silence() {
       for (const pair of pairs) pair.isSilent = true;
     },

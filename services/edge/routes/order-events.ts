@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
 import type { Order } from '../../../gen/sluice/order/v1/order.ts';
+import { keepOpen } from '../../runtime/http-guard.ts';
 import { Refusal } from '../../runtime/refusals.ts';
 import { type Authentication, callerOf } from '../authentication.ts';
 import {
@@ -80,6 +81,7 @@ function openStream(
     connection: 'close',
   });
   reply.raw.flushHeaders();
+  keepOpen(reply.raw);
   return new EventStream(reply.raw, options);
 }
 

@@ -178,12 +178,26 @@ async function lookAtOutboxes(look: StoresLook): Promise<void> {
   for (const database of look.stores.orders) {
     const { rows, late, oldest } = await countOutbox(database, look.graceSeconds);
     look.count('outbox rows', rows);
+    await lookAtSetAside(look, database);
     if (late === 0) continue;
     look.report({
       kind: 'outbox-late',
       sentence: `${database.name} has ${late} outbox rows that are not published, the oldest since ${oldest} UTC`,
     });
   }
+}
+
+/** What was set aside waits for an operator; whatever it should have told is judged by itself. */
+async function lookAtSetAside(look: StoresLook, database: Database): Promise<void> {
+  const [row] = await database.rows(
+    `SELECT COUNT(*), CONCAT(MIN(set_aside_time)) FROM
+       (SELECT set_aside_time FROM outbox_set_aside WHERE next_time IS NULL LIMIT ${outboxStep}) aside`,
+  );
+  const rows = Number(row?.[0]);
+  if (rows === 0) return;
+  const count = rows < outboxStep ? String(rows) : `${rows} or more`;
+  const sentence = `${database.name} has ${count} outbox rows that were set aside, one since ${row?.[1]} UTC: ./sluice dlq list`;
+  look.report({ kind: 'outbox-set-aside', sentence, isFinding: true });
 }
 
 async function countOutbox(

@@ -1,11 +1,17 @@
-import { Command } from 'commander';
-import { type DeadLetter, listDeadLetters, replayDeadLetters } from '../../runtime/dead-letters.ts';
-import { orderEventsTopic } from '../../runtime/kafka.ts';
+import { Command, Option } from 'commander';
 import { wholeNumber } from '../arguments.ts';
 import type { CommandContext } from '../command-line.ts';
 import { CouldNotLook } from '../could-not-look.ts';
+import {
+  listSetAside,
+  replaySetAside,
+  type SetAside,
+  type SetAsideKind,
+  setAsideKinds,
+} from './set-aside.ts';
 
 interface Options {
+  readonly kind?: SetAsideKind;
   readonly group?: string;
   readonly limit: number;
   readonly json?: boolean;
@@ -14,86 +20,92 @@ interface Options {
 
 const limitMax = 10_000;
 const limitDefault = 100;
+const ordersShown = 5;
 const help = `
-A message that a consumer could not handle, whatever was tried, is kept as a dead letter with the reason, the group that failed and where it was.
-Once the cause is mended, replay gives each letter to its own group again, once; the other groups have had it and skip it.
+What cannot take effect is set aside with the reason, so that it stops nothing else:
+  event   a message that a consumer could not handle, whatever was tried, with the group that failed and where it was;
+  outbox  events of an order database that cannot be read, or that Kafka refuses for good.
+Once the cause is mended, replay gives each another try: a message goes to its own group again, once, and the other groups skip it; an
+outbox row is published by the order service's relay. What fails again is set aside again.
 `;
 
 /** `./sluice dlq list` and `./sluice dlq replay` */
 export function dlqCommand(context: CommandContext): Command {
-  const dlq = new Command('dlq').description('Lists or replays dead letters.');
+  const dlq = new Command('dlq').description('Lists or replays what was set aside.');
   dlq.addHelpText('after', help);
-  dlq
-    .addCommand(
-      withOptions(new Command('list').description('Shows the newest dead letters.')).action(
-        async (options: Options) => {
-          const letters = await reading(context, (source) =>
-            listDeadLetters({ ...source, limit: options.limit, group: options.group }),
-          );
-          const text = `${letters.length} dead letters.`;
-          write(context, options, letters, text);
-        },
-      ),
-    )
-    .addCommand(
-      withOptions(
-        new Command('replay').description(
-          'Gives the oldest dead letters that were not replayed yet to their groups again.',
-        ),
-      )
-        .option('--dry-run', 'only show what would be replayed')
-        .action(async (options: Options) => {
-          const { limit, group, dryRun = false } = options;
-          const letters = await reading(context, (source) =>
-            replayDeadLetters({ ...source, limit, group, dryRun }),
-          );
-          const text = dryRun ? 'would be replayed' : 'were replayed';
-          write(context, options, letters, `${letters.length} dead letters ${text}.`);
-        }),
-    );
+  const list = new Command('list').description('Shows what was set aside last.');
+  const replay = new Command('replay').description(
+    'Gives what was set aside first, and was not replayed yet, another try.',
+  );
+  dlq.addCommand(
+    withOptions(list).action(async (options: Options) => {
+      const found = await listSetAside(readOptions(context, options));
+      write(context, options, found, `${amountOf(found)}.`);
+    }),
+  );
+  dlq.addCommand(
+    withOptions(replay)
+      .option('--dry-run', 'only show what would be replayed')
+      .action(async (options: Options) => {
+        const { dryRun = false } = options;
+        const found = await replaySetAside({ ...readOptions(context, options), dryRun });
+        const text = dryRun ? 'would be replayed' : 'were replayed';
+        write(context, options, found, `${amountOf(found)} ${text}.`);
+      }),
+  );
   return dlq;
 }
 
 function withOptions(command: Command): Command {
   return command
-    .option('--group <name>', 'only letters of this consumer group')
-    .option('--limit <count>', 'letters at most', wholeNumber(1, limitMax), limitDefault)
+    .addOption(new Option('--kind <kind>', 'only one kind').choices(setAsideKinds))
+    .option('--group <name>', 'only messages of this consumer group')
+    .option('--limit <count>', 'things at most', wholeNumber(1, limitMax), limitDefault)
     .option('--json', 'write the result as JSON and nothing else to standard output');
 }
 
-async function reading(
-  context: CommandContext,
-  read: (source: { brokers: readonly string[]; topic: string }) => Promise<DeadLetter[]>,
-): Promise<DeadLetter[]> {
-  const { kafkaBrokers: brokers, topicPrefix } = context.readConfig();
-  try {
-    return await read({ brokers, topic: orderEventsTopic(topicPrefix) });
-  } catch (error) {
-    throw new CouldNotLook(
-      `Kafka at ${brokers.join(',')} could not be read (${(error as Error).message}): is it running, and are SLUICE_KAFKA_BROKERS and SLUICE_KAFKA_TOPIC_PREFIX right?`,
-      error,
-    );
+function readOptions(context: CommandContext, { kind, group, limit }: Options) {
+  if (group !== undefined && kind === 'outbox') {
+    throw new CouldNotLook('--group names a consumer group, and outbox rows have none.');
   }
+  return { config: context.readConfig(), kind, group, limit };
+}
+
+function amountOf(found: readonly SetAside[]): string {
+  const rows = found.filter(({ kind }) => kind === 'outbox').length;
+  const letters = `${found.length - rows} dead letters`;
+  return rows === 0 ? letters : `${letters} and ${rows} outbox rows`;
 }
 
 function write(
   { stdout }: CommandContext,
   { json }: Options,
-  letters: readonly DeadLetter[],
+  found: readonly SetAside[],
   conclusion: string,
 ): void {
   if (json) {
-    const all = letters.map(({ value, ...letter }) => ({
-      ...letter,
-      value: Buffer.from(value).toString('base64'),
-    }));
-    stdout.write(`${JSON.stringify(all, null, 2)}\n`);
+    stdout.write(`${JSON.stringify(found.map(toJson), null, 2)}\n`);
     return;
   }
-  for (const { time, group, key, reason, origin, replayed } of letters) {
-    const where = `${origin.topic}/${origin.partition}@${origin.offset}`;
-    const again = replayed ? ' (replayed)' : '';
-    stdout.write(`${time.toISOString()}  ${group}  order ${key}  ${where}${again}\n  ${reason}\n`);
-  }
+  for (const one of found) stdout.write(`${toText(one)}\n  ${one.reason}\n`);
   stdout.write(`${conclusion}\n`);
+}
+
+function toJson(one: SetAside): object {
+  if (one.kind === 'outbox') return one;
+  return { ...one, value: Buffer.from(one.value).toString('base64') };
+}
+
+function toText(one: SetAside): string {
+  const time = one.time.toISOString();
+  if (one.kind === 'event') {
+    const { group, key, origin, replayed } = one;
+    const where = `${origin.topic}/${origin.partition}@${origin.offset}`;
+    return `${time}  ${group}  order ${key}  ${where}${replayed ? ' (replayed)' : ''}`;
+  }
+  const { database, id, orderIds, waits } = one;
+  const shown = orderIds.slice(0, ordersShown).join(', ');
+  const more = orderIds.length > ordersShown ? ', …' : '';
+  const orders = orderIds.length === 0 ? '' : `  orders ${shown}${more}`;
+  return `${time}  outbox of ${database}  row ${id}${orders}${waits ? ' (is tried again)' : ''}`;
 }

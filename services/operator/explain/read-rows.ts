@@ -1,4 +1,4 @@
-import { OutboxBatch } from '../../../gen/sluice/event/v1/outbox.ts';
+import { OutboxBatch, type OutboxMessage } from '../../../gen/sluice/event/v1/outbox.ts';
 import { slotOfOrder } from '../order-id.ts';
 import type { Database, Stores } from '../stores.ts';
 import type { StoredRows } from './life-event.ts';
@@ -56,7 +56,7 @@ async function waitingEvents(
       `SELECT id, payload, create_time FROM outbox WHERE id > ${after} ORDER BY id LIMIT ${outboxStep}`,
     );
     for (const { id, payload, create_time } of rows) {
-      for (const { key, value } of OutboxBatch.decode(payload as Buffer).messages) {
+      for (const { key, value } of messagesIn(payload as Buffer)) {
         if (key !== orderId) continue;
         events.push({ id, create_time, event: Buffer.from(value).toString('base64') });
       }
@@ -65,6 +65,15 @@ async function waitingEvents(
     after = rows.at(-1)?.id;
   }
   return { events, isComplete: false };
+}
+
+/** A row that cannot be read is about to be set aside, and is of no order. */
+function messagesIn(payload: Buffer): OutboxMessage[] {
+  try {
+    return OutboxBatch.decode(payload).messages;
+  } catch {
+    return [];
+  }
 }
 
 /** Names stored as bytes become texts, digests hexadecimal; bodies are left to whoever opens the store. */

@@ -3,7 +3,7 @@ import { refundJson } from '../refund.ts';
 import type { Refunds } from '../refunds.ts';
 import { readBody } from './request-body.ts';
 
-const faulty = { config: { faulty: true } };
+const faulty = { config: { faulty: 'refund' } } as const;
 
 export function addRefundRoutes(
   app: FastifyInstance,

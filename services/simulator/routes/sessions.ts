@@ -1,16 +1,17 @@
 import type { FastifyInstance } from 'fastify';
+import type { CallKind } from '../faults.ts';
 import { sessionJson } from '../session.ts';
 import type { Sessions } from '../sessions.ts';
 import { readBody } from './request-body.ts';
 
-const faulty = { config: { faulty: true } };
+const faulty = (kind: CallKind) => ({ config: { faulty: kind } });
 
 /** Sessions: opened, read and closed by the merchant; paid and failed without a browser, for load tests. */
 export function addSessionRoutes(
   app: FastifyInstance,
   { sessions, pageUrl, onChange }: SessionRoutesOptions,
 ): void {
-  app.post('/sessions', faulty, async (request, reply) => {
+  app.post('/sessions', faulty('open'), async (request, reply) => {
     const body = readBody(request);
     const wanted = {
       paymentId: body.id('metadata.paymentId'),
@@ -23,11 +24,11 @@ export function addSessionRoutes(
     return sessionJson(session, pageUrl());
   });
 
-  app.get<WithId>('/sessions/:id', faulty, async ({ params }) =>
+  app.get<WithId>('/sessions/:id', faulty('read'), async ({ params }) =>
     sessionJson(sessions.read(params.id), pageUrl()),
   );
 
-  app.post<WithId>('/sessions/:id/close', faulty, async ({ params }) => {
+  app.post<WithId>('/sessions/:id/close', faulty('close'), async ({ params }) => {
     const session = sessions.close(params.id);
     onChange();
     return sessionJson(session, pageUrl());

@@ -2,13 +2,17 @@ import assert from 'node:assert/strict';
 import { createServer, type IncomingMessage } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { after, before, test } from 'node:test';
+import { ReplayedRefusal } from '../../../services/payment/provider-refusal.ts';
 import { createStripeProvider } from '../../../services/payment/providers/stripe/stripe-provider.ts';
 import { Deadline } from '../../../services/runtime/deadline.ts';
 import { createLog } from '../../../services/runtime/log.ts';
 
 // What Stripe may answer, said by a small HTTP server: stripe-mock has no memory and never fails.
 
-type Answer = { status: number; body: unknown } | 'hang' | 'drop';
+type Answer =
+  | { status: number; body: unknown; headers?: Readonly<Record<string, string>> }
+  | 'hang'
+  | 'drop';
 interface Asked {
   readonly path: string;
   readonly key: string | undefined;
@@ -22,7 +26,7 @@ const server = createServer(async (request, response) => {
   const answer = answers.shift() ?? { status: 500, body: {} };
   if (answer === 'hang') return;
   if (answer === 'drop') return void request.socket.destroy();
-  response.writeHead(answer.status, { 'content-type': 'application/json' });
+  response.writeHead(answer.status, { 'content-type': 'application/json', ...answer.headers });
   response.end(JSON.stringify(answer.body));
 });
 
@@ -138,7 +142,7 @@ const declined = { code: 'card_declined', message: 'Your card was declined.' };
 const states: [string, Readonly<Record<string, unknown>>, unknown][] = [
   ['waits for its first attempt', { status: 'requires_payment_method' }, { kind: 'open' }],
   ['waits for the buyer', { status: 'requires_action' }, { kind: 'open' }],
-  ['is being processed', { status: 'processing' }, { kind: 'open' }],
+  ['is being processed', { status: 'processing' }, { kind: 'processing' }],
   ['is of a state that we do not know', { status: 'a_new_one' }, { kind: 'open' }],
   [
     'was declined',
@@ -176,9 +180,17 @@ test('closing an intent twice answers closed twice', async () => {
   assert.deepEqual(await providerAt().closeSession('pi_1', soon()), { kind: 'closed' });
 });
 
-test('an intent that can neither be cancelled nor is paid stays unknown', async () => {
+test('closing an intent that can neither be cancelled nor is paid yet answers that it is processed', async () => {
   willAnswer(unexpectedState, ok(intent({ status: 'processing' })));
-  await assert.rejects(providerAt().closeSession('pi_1', soon()), { reason: 'OUTCOME_UNKNOWN' });
+  const state = await providerAt().closeSession('pi_1', soon());
+  assert.deepEqual(state, { kind: 'processing' });
+});
+
+test('an intent that stays open although it was to be cancelled is unknown', async () => {
+  willAnswer(unexpectedState, ok(intent({ status: 'requires_action' })));
+  await assert.rejects(providerAt().closeSession('pi_1', soon()), {
+    ...{ reason: 'OUTCOME_UNKNOWN', answered: true },
+  });
 });
 
 test('money that cannot be read was taken all the same: the intent is unknown, never closed', async () => {
@@ -255,34 +267,72 @@ test('a refund is found on a later page of those of its payment', async () => {
   assert.match(asked[1]?.path ?? '', /starting_after=re_1/);
 });
 
-const failures: [string, Answer[], string][] = [
-  ['a 500', [{ status: 500, body: { error: { type: 'api_error' } } }], 'OUTCOME_UNKNOWN'],
+const broken = { status: 500, body: { error: { type: 'api_error' } } };
+const replayed = { ...broken, headers: { 'idempotent-replayed': 'true' } };
+
+// What is not an answer says that Stripe is unwell; an answer is about the one payment, or about our settings.
+const failures: [string, Answer[], string, answered: boolean][] = [
+  ['a 500', [broken], 'OUTCOME_UNKNOWN', false],
+  ['a 500 that Stripe stored under the key and repeats', [replayed], 'OUTCOME_UNKNOWN', true],
   [
     'a call with the same key that is under way (409)',
     [refused(409, { type: 'invalid_request_error', code: 'idempotency_key_in_use' })],
     'OUTCOME_UNKNOWN',
+    true,
   ],
-  ['a connection dropped twice', ['drop', 'drop'], 'OUTCOME_UNKNOWN'],
-  ['no JSON at all', [{ status: 200, body: undefined }], 'OUTCOME_UNKNOWN'],
-  ['a rate limit', [refused(429, { type: 'invalid_request_error' })], 'DEPENDENCY_DOWN'],
-  ['a key without the right', [refused(403, {})], 'DEPENDENCY_DOWN'],
+  ['a connection dropped twice', ['drop', 'drop'], 'OUTCOME_UNKNOWN', false],
+  ['no JSON at all', [{ status: 200, body: undefined }], 'OUTCOME_UNKNOWN', false],
+  ['a rate limit', [refused(429, { type: 'invalid_request_error' })], 'OVERLOADED', true],
+  [
+    'a lock that another call holds',
+    [refused(429, { type: 'invalid_request_error', code: 'lock_timeout' })],
+    'OVERLOADED',
+    true,
+  ],
+  ['a key without the right', [refused(403, {})], 'DEPENDENCY_DOWN', true],
   [
     'the key used with other content',
     [refused(400, { type: 'idempotency_error', message: 'Keys for idempotent requests …' })],
     'INVALID_REQUEST',
+    true,
   ],
   [
     'an amount below the minimum',
     [refused(400, { type: 'invalid_request_error', code: 'amount_too_small' })],
     'INVALID_REQUEST',
+    true,
   ],
 ];
-for (const [name, next, reason] of failures) {
-  test(`${name} is ${reason}`, async () => {
+for (const [name, next, reason, answered] of failures) {
+  test(`${name} is ${reason}, and ${answered ? 'an answer' : 'none'}`, async () => {
     willAnswer(...next);
-    await assert.rejects(providerAt().openSession(session, soon()), { reason });
+    await assert.rejects(providerAt().openSession(session, soon()), { reason, answered });
   });
 }
+
+test('only the 500 that is repeated is known as such: it will be the answer for a day', async () => {
+  for (const [answer, isReplayed] of [
+    [broken, false],
+    [replayed, true],
+  ] as const) {
+    willAnswer(answer);
+    await assert.rejects(providerAt().openSession(session, soon()), (error: Error) => {
+      assert.equal(error instanceof ReplayedRefusal, isReplayed);
+      return true;
+    });
+  }
+});
+
+test('the time that a rate limit asks to wait is told on', async () => {
+  for (const [headers, retryAfterMs] of [
+    [{ 'retry-after': '7' }, 7_000],
+    [{}, 0],
+    [{ 'retry-after': 'soon' }, 0],
+  ] as const) {
+    willAnswer({ status: 429, body: { error: {} }, headers } as Answer);
+    await assert.rejects(providerAt().openSession(session, soon()), { retryAfterMs });
+  }
+});
 
 test('a dropped connection is repeated once by the package, under the same key', async () => {
   willAnswer('drop', ok(intent({})));
@@ -304,7 +354,7 @@ test('nothing is sent when no time is left', async () => {
   willAnswer(ok(intent({})));
   const own = { ...session, paymentId: 51n };
   await assert.rejects(providerAt().openSession(own, Deadline.after(0)), {
-    reason: 'DEPENDENCY_DOWN',
+    ...{ reason: 'OVERLOADED', answered: false },
   });
   // What was given up before, for its silence, may arrive only now.
   assert(!asked.some(({ key }) => key === 'payment-51'));

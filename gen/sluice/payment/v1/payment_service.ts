@@ -23,6 +23,11 @@ export const CloseResult = {
   CLOSE_RESULT_CLOSED: 1,
   /** CLOSE_RESULT_PAID - One was paid meanwhile: do not close the order. */
   CLOSE_RESULT_PAID: 2,
+  /**
+   * CLOSE_RESULT_PROCESSING - One is being processed by the bank and can be neither voided nor is it paid; the others are void. Do not close the
+   * order: ask again in some minutes. It may take days.
+   */
+  CLOSE_RESULT_PROCESSING: 3,
   UNRECOGNIZED: -1,
 } as const;
 
@@ -32,6 +37,7 @@ export namespace CloseResult {
   export type CLOSE_RESULT_UNSPECIFIED = typeof CloseResult.CLOSE_RESULT_UNSPECIFIED;
   export type CLOSE_RESULT_CLOSED = typeof CloseResult.CLOSE_RESULT_CLOSED;
   export type CLOSE_RESULT_PAID = typeof CloseResult.CLOSE_RESULT_PAID;
+  export type CLOSE_RESULT_PROCESSING = typeof CloseResult.CLOSE_RESULT_PROCESSING;
   export type UNRECOGNIZED = typeof CloseResult.UNRECOGNIZED;
 }
 
@@ -46,6 +52,9 @@ export function closeResultFromJSON(object: any): CloseResult {
     case 2:
     case "CLOSE_RESULT_PAID":
       return CloseResult.CLOSE_RESULT_PAID;
+    case 3:
+    case "CLOSE_RESULT_PROCESSING":
+      return CloseResult.CLOSE_RESULT_PROCESSING;
     case -1:
     case "UNRECOGNIZED":
     default:
@@ -61,6 +70,8 @@ export function closeResultToJSON(object: CloseResult): string {
       return "CLOSE_RESULT_CLOSED";
     case CloseResult.CLOSE_RESULT_PAID:
       return "CLOSE_RESULT_PAID";
+    case CloseResult.CLOSE_RESULT_PROCESSING:
+      return "CLOSE_RESULT_PROCESSING";
     case CloseResult.UNRECOGNIZED:
     default:
       return "UNRECOGNIZED";
@@ -115,6 +126,8 @@ export interface ListPaymentsResponse {
 export interface ClosePaymentRequest {
   /** The order. */
   orderId: bigint;
+  /** Whether nobody waits for the answer, because only the order's time is over: those who wait are not held up by it. */
+  inBackground: boolean;
 }
 
 /** The answer to closing. */
@@ -708,7 +721,7 @@ export const ListPaymentsResponse: MessageFns<ListPaymentsResponse> = {
 };
 
 function createBaseClosePaymentRequest(): ClosePaymentRequest {
-  return { orderId: 0n };
+  return { orderId: 0n, inBackground: false };
 }
 
 export const ClosePaymentRequest: MessageFns<ClosePaymentRequest> = {
@@ -718,6 +731,9 @@ export const ClosePaymentRequest: MessageFns<ClosePaymentRequest> = {
         throw new globalThis.Error("value provided for field message.orderId of type int64 too large");
       }
       writer.uint32(8).int64(message.orderId);
+    }
+    if (message.inBackground !== false) {
+      writer.uint32(16).bool(message.inBackground);
     }
     return writer;
   },
@@ -743,6 +759,14 @@ export const ClosePaymentRequest: MessageFns<ClosePaymentRequest> = {
             message.orderId = reader.int64() as bigint;
             continue;
           }
+          case 2: {
+            if (tag !== 16) {
+              break;
+            }
+
+            message.inBackground = reader.bool();
+            continue;
+          }
         }
         if ((tag & 7) === 4 || tag === 0) {
           break;
@@ -758,6 +782,11 @@ export const ClosePaymentRequest: MessageFns<ClosePaymentRequest> = {
   fromJSON(object: any): ClosePaymentRequest {
     return {
       orderId: isSet(object.orderId) ? BigInt(object.orderId) : isSet(object.order_id) ? BigInt(object.order_id) : 0n,
+      inBackground: isSet(object.inBackground)
+        ? globalThis.Boolean(object.inBackground)
+        : isSet(object.in_background)
+        ? globalThis.Boolean(object.in_background)
+        : false,
     };
   },
 
@@ -765,6 +794,9 @@ export const ClosePaymentRequest: MessageFns<ClosePaymentRequest> = {
     const obj: any = {};
     if (message.orderId !== 0n) {
       obj.orderId = message.orderId.toString();
+    }
+    if (message.inBackground !== false) {
+      obj.inBackground = message.inBackground;
     }
     return obj;
   },
@@ -775,6 +807,7 @@ export const ClosePaymentRequest: MessageFns<ClosePaymentRequest> = {
   fromPartial(object: DeepPartial<ClosePaymentRequest>): ClosePaymentRequest {
     const message = createBaseClosePaymentRequest();
     message.orderId = (object.orderId !== undefined && object.orderId !== null) ? BigInt(object.orderId) : 0n;
+    message.inBackground = object.inBackground ?? false;
     return message;
   },
 };
@@ -1765,7 +1798,10 @@ export const PaymentServiceDefinition = {
       responseStream: false,
       options: { idempotencyLevel: "NO_SIDE_EFFECTS" },
     },
-    /** Voids the open sessions of an order, so that it can be closed. Called by order. */
+    /**
+     * Voids the open sessions of an order, so that it can be closed, and keeps new ones from being opened. Called by
+     * order. Only after CLOSED may the order be closed.
+     */
     closePayment: {
       name: "ClosePayment",
       requestType: ClosePaymentRequest as typeof ClosePaymentRequest,
@@ -1839,7 +1875,10 @@ export interface PaymentServiceImplementation<CallContextExt = {}> {
     request: ListPaymentsRequest,
     context: CallContext & CallContextExt,
   ): Promise<DeepPartial<ListPaymentsResponse>>;
-  /** Voids the open sessions of an order, so that it can be closed. Called by order. */
+  /**
+   * Voids the open sessions of an order, so that it can be closed, and keeps new ones from being opened. Called by
+   * order. Only after CLOSED may the order be closed.
+   */
   closePayment(
     request: ClosePaymentRequest,
     context: CallContext & CallContextExt,
@@ -1892,7 +1931,10 @@ export interface PaymentServiceClient<CallOptionsExt = {}> {
     request: DeepPartial<ListPaymentsRequest>,
     options?: CallOptions & CallOptionsExt,
   ): Promise<ListPaymentsResponse>;
-  /** Voids the open sessions of an order, so that it can be closed. Called by order. */
+  /**
+   * Voids the open sessions of an order, so that it can be closed, and keeps new ones from being opened. Called by
+   * order. Only after CLOSED may the order be closed.
+   */
   closePayment(
     request: DeepPartial<ClosePaymentRequest>,
     options?: CallOptions & CallOptionsExt,

@@ -1,6 +1,7 @@
 import type { Deadline } from '../../../runtime/deadline.ts';
 import type { Log } from '../../../runtime/log.ts';
 import { Refusal } from '../../../runtime/refusals.ts';
+import { ReplayedRefusal, retryAfterMsOf } from '../../provider-refusal.ts';
 import { fieldsOf } from './simulator-messages.ts';
 
 /** An answer longer than this is not one of the simulator's. */
@@ -23,7 +24,8 @@ export interface SimulatorApi {
    * Makes one call, never a second.
    *
    * @throws Refusal OUTCOME_UNKNOWN (no answer in time, lost, or 5xx), DEPENDENCY_DOWN (surely not done: not reached,
-   * no time left, refused for our key or for load), INVALID_REQUEST (refused for good)
+   * refused for our key), OVERLOADED (surely not done: no time left, turned away for the rate), INVALID_REQUEST (refused
+   * for good)
    */
   call(
     method: 'GET' | 'POST',
@@ -39,8 +41,7 @@ export function createSimulatorApi(settings: ApiSettings, log: Log): SimulatorAp
     async call(method, path, deadline, options = {}) {
       const { idempotencyKey, body, passStatuses = [] } = options;
       const leftMs = deadline.leftMs();
-      if (leftMs <= 0)
-        throw new Refusal('DEPENDENCY_DOWN', 'no time was left to ask the simulator');
+      if (leftMs <= 0) throw new Refusal('OVERLOADED', 'no time was left to ask the simulator');
       const abort = new AbortController();
       const timer = setTimeout(() => abort.abort(), leftMs);
       try {
@@ -60,7 +61,7 @@ export function createSimulatorApi(settings: ApiSettings, log: Log): SimulatorAp
         const answer = await readJson(response);
         if (status === 401 || status === 403)
           log.error({ status }, 'the simulator refuses our key');
-        if (status >= 400 && !passStatuses.includes(status)) throw refusalOf(status, answer);
+        if (status >= 400 && !passStatuses.includes(status)) throw refusalOf(response, answer);
         return { status, body: answer };
       } catch (error) {
         throw error instanceof Refusal ? error : lostCall(error);
@@ -93,15 +94,23 @@ function parsed(text: string): unknown {
   }
 }
 
-function refusalOf(status: number, answer: unknown): Refusal {
+function refusalOf({ status, headers }: Response, answer: unknown): Refusal {
   const { code, message } = fieldsOf(fieldsOf(answer).error);
   const text = `the simulator answered ${status} ${String(code ?? '')}: ${String(message ?? '')}`;
-  // A wrong key is our own setting: nothing was done, and no payment or refund is to fail for it.
-  const isNotDone = [401, 403, 429, 503].includes(status);
-  if (isNotDone) return new Refusal('DEPENDENCY_DOWN', text);
-  // 408: it gave up on a request that did not arrive whole, so nothing was done either.
-  if (status === 408) return new Refusal('DEPENDENCY_DOWN', text);
-  return new Refusal(status >= 500 ? 'OUTCOME_UNKNOWN' : 'INVALID_REQUEST', text);
+  const details = { answered: true };
+  if (status === 429) {
+    const retryAfterMs = retryAfterMsOf(headers.get('retry-after'));
+    return new Refusal('OVERLOADED', text, { ...details, retryAfterMs });
+  }
+  // A wrong key is our own setting: nothing was done, and no payment or refund is to fail for it. 408: it gave up on a
+  // request that did not arrive whole, so nothing was done either.
+  if ([401, 403, 408].includes(status)) return new Refusal('DEPENDENCY_DOWN', text, details);
+  if (status < 500) return new Refusal('INVALID_REQUEST', text, details);
+  if (headers.get('idempotent-replayed') === 'true') {
+    return new ReplayedRefusal('OUTCOME_UNKNOWN', text, details);
+  }
+  const reason = status === 503 ? 'DEPENDENCY_DOWN' : 'OUTCOME_UNKNOWN';
+  return new Refusal(reason, text);
 }
 
 /** Errors of a connection that was never made: the request cannot have been read by anybody. */

@@ -4,7 +4,7 @@ import type { RefundState, SessionState } from '../../provider.ts';
 /** The state in a session, of an answer or a webhook; undefined if it is not readable. */
 export function readSessionState(session: unknown): SessionState | undefined {
   const { status, captured, failure } = fieldsOf(session);
-  if (status === 'open' || status === 'closed') return { kind: status };
+  if (status === 'open' || status === 'processing' || status === 'closed') return { kind: status };
   if (status === 'failed') return { kind: 'failed', failure: textOf(failure) };
   const money = status === 'paid' ? readMoney(captured) : undefined;
   return money && { kind: 'paid', captured: money };

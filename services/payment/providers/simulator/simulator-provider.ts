@@ -4,7 +4,7 @@ import { Refusal } from '../../../runtime/refusals.ts';
 import type { PaymentProvider, RefundOrder, RefundState, SessionState } from '../../provider.ts';
 import { createSimulatorApi, type SimulatorApi } from './simulator-api.ts';
 import { readRefundState, readSessionState } from './simulator-messages.ts';
-import { readSimulatorWebhook } from './simulator-webhook.ts';
+import { readSimulatorEvent, readSimulatorWebhook } from './simulator-webhook.ts';
 
 export interface SimulatorSettings {
   /** Where its API is, without a slash at the end. */
@@ -38,10 +38,12 @@ export function createSimulatorProvider(settings: SimulatorSettings, log: Log): 
     },
     async closeSession(reference, deadline) {
       const path = `/v1/sessions/${segment(reference)}/close`;
-      const { body } = await api.call('POST', path, deadline);
+      const { status, body } = await api.call('POST', path, deadline, { passStatuses: [409] });
+      if (status === 409) return { kind: 'processing' };
       const state = sessionState(body);
       if (state.kind === 'paid' || state.kind === 'closed') return state;
-      throw new Refusal('OUTCOME_UNKNOWN', 'the simulator did not close the session');
+      const text = 'the simulator did not close the session';
+      throw new Refusal('OUTCOME_UNKNOWN', text, { answered: true });
     },
     refund: (order, deadline) => refund(api, order, deadline),
     async readRefund({ refundId }, deadline) {
@@ -51,6 +53,7 @@ export function createSimulatorProvider(settings: SimulatorSettings, log: Log): 
     },
     readWebhook: (body, headers, now) =>
       readSimulatorWebhook({ body, headers, now, keys: settings.webhookKeys }),
+    readStored: readSimulatorEvent,
   };
 }
 
@@ -88,7 +91,8 @@ function refundState(body: unknown): RefundState {
 
 /** What was asked may well have been done. */
 function unreadable(): Refusal {
-  return new Refusal('OUTCOME_UNKNOWN', 'the simulator answered something unreadable');
+  const text = 'the simulator answered something unreadable';
+  return new Refusal('OUTCOME_UNKNOWN', text, { answered: true });
 }
 
 /** A reference comes from our own table, but a path is no place to trust it. */

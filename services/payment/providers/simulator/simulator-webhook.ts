@@ -27,6 +27,11 @@ export interface WebhookInput {
 export function readSimulatorWebhook({ body, headers, now, keys }: WebhookInput): ProviderEvent {
   requireGenuine(headers[signatureHeader] ?? '', body, keys);
   requireFresh(headers[signatureHeader] ?? '', now);
+  return readSimulatorEvent(body);
+}
+
+/** Reads the event of a genuine webhook. @throws Refusal INVALID_REQUEST (not readable) */
+export function readSimulatorEvent(body: Uint8Array): ProviderEvent {
   let event: unknown;
   try {
     event = JSON.parse(new TextDecoder('utf-8', { fatal: true }).decode(body));
@@ -41,7 +46,7 @@ export function readSimulatorWebhook({ body, headers, now, keys }: WebhookInput)
 
 function subjectOf(type: string, data: unknown): ProviderEvent['subject'] {
   const { session, refund } = fieldsOf(data);
-  if (/^session\.(open|failed|paid|closed)$/.test(type)) {
+  if (/^session\.(open|failed|processing|paid|closed)$/.test(type)) {
     const { id, metadata } = fieldsOf(session);
     const paymentId = readId(fieldsOf(metadata).paymentId);
     const state = readSessionState(session);

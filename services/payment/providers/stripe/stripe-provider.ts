@@ -14,7 +14,7 @@ import type {
 import { toStripeAmount } from './stripe-amounts.ts';
 import { createStripeCalls, isRefusedForGood, type StripeCalls } from './stripe-calls.ts';
 import { intentState, refundState } from './stripe-states.ts';
-import { readStripeWebhook } from './stripe-webhook.ts';
+import { readStripeEvent, readStripeWebhook } from './stripe-webhook.ts';
 
 export interface StripeSettings {
   /** Secret key of the account. */
@@ -46,9 +46,9 @@ export function createStripeProvider(settings: StripeSettings, log: Log): Paymen
     readSession: (reference, deadline) => readSession(reference, deadline, { stripe, calls }),
     async closeSession(reference, deadline) {
       const state = await cancel(reference, deadline, { stripe, calls });
-      if (state.kind === 'paid' || state.kind === 'closed') return state;
-      // A payment that the bank is still processing can neither be voided nor is it paid.
-      throw new Refusal('OUTCOME_UNKNOWN', 'Stripe cannot close the payment now');
+      if (state.kind !== 'open' && state.kind !== 'failed') return state;
+      const text = `Stripe did not close the payment, which is ${state.kind}`;
+      throw new Refusal('OUTCOME_UNKNOWN', text, { answered: true });
     },
     refund: (order, deadline) => refund(order, deadline, { stripe, calls }),
     readRefund: (order, deadline) => readRefund(order, deadline, { stripe, calls }),
@@ -60,6 +60,7 @@ export function createStripeProvider(settings: StripeSettings, log: Log): Paymen
         now,
         keys: settings.webhookKeys,
       }),
+    readStored: readStripeEvent,
   };
 }
 
@@ -97,7 +98,10 @@ async function openSession(
   const intent = await calls.run(deadline, (timeout) =>
     stripe.paymentIntents.create(wanted, { timeout, idempotencyKey: `payment-${paymentId}` }),
   );
-  if (!intent.client_secret) throw new Refusal('OUTCOME_UNKNOWN', 'Stripe sent no client secret');
+  if (!intent.client_secret) {
+    const text = 'Stripe sent no client secret';
+    throw new Refusal('OUTCOME_UNKNOWN', text, { answered: true });
+  }
   // A fragment stays in the browser: no server, proxy or log sees the secret.
   return { reference: intent.id, paymentUrl: `${pageUrl}#${intent.client_secret}` };
 }
@@ -164,5 +168,6 @@ async function readRefund(
     startingAfter = page.data.at(-1)?.id;
     if (!page.has_more || startingAfter === undefined) return undefined;
   }
-  throw new Refusal('OUTCOME_UNKNOWN', 'the payment has more refunds than are looked through');
+  const text = 'the payment has more refunds than are looked through';
+  throw new Refusal('OUTCOME_UNKNOWN', text, { answered: true });
 }

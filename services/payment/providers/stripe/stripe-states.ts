@@ -9,6 +9,7 @@ export function intentState(intent: Stripe.PaymentIntent): SessionState {
     return { kind: 'paid', captured: fromStripeAmount(amount_received, currency) };
   }
   if (status === 'canceled') return { kind: 'closed' };
+  if (status === 'processing') return { kind: 'processing' };
   // It waits for another attempt: the buyer may still pay.
   if (status === 'requires_payment_method' && last_payment_error) {
     const { message, code } = last_payment_error;

@@ -37,7 +37,21 @@ export interface WebhookInput {
  */
 export function readStripeWebhook(input: WebhookInput): ProviderEvent {
   requireTime(input.headers[signatureHeader] ?? '', input.now);
-  const event = genuineEvent(input);
+  return eventOf(genuineEvent(input));
+}
+
+/** Reads the event of a genuine webhook. @throws Refusal INVALID_REQUEST (not readable) */
+export function readStripeEvent(body: Uint8Array): ProviderEvent {
+  let event: unknown;
+  try {
+    event = JSON.parse(Buffer.from(body).toString('utf8'));
+  } catch {
+    throw unreadable('is not JSON');
+  }
+  return eventOf(event);
+}
+
+function eventOf(event: unknown): ProviderEvent {
   // Signed is not the same as well-formed.
   const { id, type, data } = (event ?? {}) as {
     id?: unknown;
