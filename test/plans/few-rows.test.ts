@@ -116,11 +116,9 @@ async function judgeByKeys(server: SqlServer, statements: readonly Statement[]):
         const present = await someKeys(connection, table, columns, Math.max(...keyCounts));
         for (const count of keyCounts) {
           const keys = present.slice(0, count);
-          const absent = keys.map((row, at) => ({
-            ...row,
-            [columns[0] as string]: String(absentId + BigInt(at)),
-          }));
-          for (const named of [keys, absent]) {
+          const absent = absentKeys(columns, keys.length || count);
+          // A table that is empty for now has no keys to be named.
+          for (const named of keys.length > 0 ? [keys, absent] : [absent]) {
             const rows = await rowsGoneThrough(connection, withKeys(text, named));
             if (rows <= fewRows + rowsPerKey * count) continue;
             const which = named === absent ? 'absent' : 'present';
@@ -135,4 +133,10 @@ async function judgeByKeys(server: SqlServer, statements: readonly Statement[]):
   }
   assert.deepEqual(greedy, []);
   assert.ok(tried > 10, `${tried} kinds of statements have lists of keys`);
+}
+
+function absentKeys(columns: readonly string[], count: number): Record<string, string>[] {
+  return Array.from({ length: count }, (_, at) =>
+    Object.fromEntries(columns.map((column) => [column, String(absentId + BigInt(at))])),
+  );
 }
