@@ -1,6 +1,5 @@
 import type { Deadline } from '../runtime/deadline.ts';
 import type { Pool, PoolConnection } from '../runtime/mysql.ts';
-import { Refusal } from '../runtime/refusals.ts';
 
 /** A connection of its own whose transaction sees one moment of the ledger until it is closed. */
 export interface Snapshot {
@@ -10,16 +9,17 @@ export interface Snapshot {
   close(): Promise<void>;
 }
 
-/** @throws Refusal DEPENDENCY_DOWN without a connection; reads that run past the deadline fail */
+/** What the end of the transaction may take; a connection that does not answer is given up. */
+const closeMs = 1_000;
+
+/**
+ * @throws Refusal OVERLOADED if no connection becomes free by the deadline, DEPENDENCY_DOWN if there is
+ *   none to be had; reads that run past the deadline fail
+ */
 export async function openSnapshot(pool: Pool, deadline: Deadline): Promise<Snapshot> {
-  let connection: PoolConnection;
-  try {
-    connection = await pool.getConnection();
-  } catch (cause) {
-    throw new Refusal('DEPENDENCY_DOWN', 'No connection to the database', { cause });
-  }
-  // A read that hangs is ended with its connection.
-  const timer = setTimeout(() => connection.destroy(), Math.max(0, deadline.leftMs()));
+  const connection = await pool.lend(deadline);
+  const end = (): void => pool.kill(connection);
+  const timer = setTimeout(end, Math.max(0, deadline.leftMs()));
   return {
     connection,
     async take() {
@@ -30,11 +30,14 @@ export async function openSnapshot(pool: Pool, deadline: Deadline): Promise<Snap
     },
     async close() {
       clearTimeout(timer);
+      const patience = setTimeout(end, closeMs);
       try {
         await connection.query('ROLLBACK');
         connection.release();
       } catch {
         connection.destroy();
+      } finally {
+        clearTimeout(patience);
       }
     },
   };

@@ -166,8 +166,9 @@ test('a post that inserts its holds behind the watermark is dead, whatever it ha
     post.release();
   }
   assert.equal((await slow).$case, 'dead');
-  assert.deepEqual(await holdsOf(system.pool, order.orderId), [`${skuId}:5`]);
+  // The settling of pending lines bars it, which may come before that answer or behind it.
   assert.equal(await atRest(system, skuId), 10);
+  assert.deepEqual(await holdsOf(system.pool, order.orderId), [`${skuId}:5`]);
 });
 
 test('another process goes on where one has stopped sweeping', async () => {
