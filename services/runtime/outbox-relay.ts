@@ -14,6 +14,7 @@ import {
 } from './outbox-rows.ts';
 import { claimWaiting, setEventsAside, setRowsAside, settleWaiting } from './outbox-set-aside.ts';
 import { publishRows, readRows } from './publish-outbox.ts';
+import { RecentAttempts } from './recent-attempts.ts';
 
 /**
  * Between two rounds rows gather, because each round costs two durable commits and up to one request
@@ -61,16 +62,19 @@ export function startOutboxRelay(options: OutboxRelayOptions): OutboxRelay {
         signal,
       ),
   });
+  const attempts = new RecentAttempts();
   const waiting: Loop = startLoop({
     name: `relay.${name}.waiting`,
     intervalMs: againMs,
     log,
-    run: (signal) =>
-      untilNoneIsLeft(
-        () => tryAgainOnce(options),
+    async run(signal) {
+      await untilNoneIsLeft(
+        () => tryAgainOnce(options, attempts),
         () => waiting.wake(),
         signal,
-      ),
+      );
+      attempts.check(0);
+    },
   });
   return {
     wake: fresh.wake,
@@ -130,22 +134,21 @@ async function publishClaimed(options: OutboxRelayOptions, claimed: ClaimedRows)
   if (failpoints.on) await failpoints.hit('relay.after_delete', { ids });
 }
 
-/**
- * Tries events again whose partition took nothing. Answers how many rows were tried.
- *
- * @throws what Kafka said if it took none of them, once their next attempt is noted
- */
-async function tryAgainOnce({ pool, topic, publisher }: OutboxRelayOptions): Promise<number> {
+/** Tries events again whose partition took nothing. Answers how many rows were tried. */
+async function tryAgainOnce(
+  { pool, topic, publisher }: OutboxRelayOptions,
+  attempts: RecentAttempts,
+): Promise<number> {
   const rows = await claimWaiting(pool);
   if (rows.length === 0) return 0;
   const { readable, unreadable } = readRows(rows);
   const deadline = Deadline.after(publishMs);
-  let failure: unknown;
   // Undefined if Kafka took none of them.
   const unpublished = await publishRows(publisher, topic, readable, deadline).catch((error) => {
-    failure = error;
+    attempts.failed(error);
     return undefined;
   });
+  if (unpublished !== undefined) attempts.succeeded();
   for (const { row, reason } of unreadable) {
     await settleWaiting(pool, row, { kind: 'unreadable', reason });
   }
@@ -156,7 +159,6 @@ async function tryAgainOnce({ pool, topic, publisher }: OutboxRelayOptions): Pro
       (left.length === messages.length && left.every(({ refusal }) => refusal === undefined));
     await settleWaiting(pool, row, isUnchanged ? { kind: 'waits' } : { kind: 'tried', left });
   }
-  if (failure !== undefined) throw failure;
   return rows.length;
 }
 
