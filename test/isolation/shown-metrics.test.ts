@@ -165,6 +165,20 @@ for (const [row, services] of Object.entries(rows)) {
   });
 }
 
+test('refusals are counted by their reason, those inside a batch too', slow, async () => {
+  const counted = async (service: Service): Promise<number> => {
+    const line = /^refusals_total\{reason="NOT_FOUND"[^}]*\} (\S+)$/m;
+    return Number(line.exec(await metricsOf(service))?.[1] ?? 0);
+  };
+  const before = await counted('order');
+  const lines = [{ skuId: 99_999n, quantity: 1 }];
+  await assert.rejects(system.order().createOrder({ userId: 1n, requestId: 'none', lines }));
+  const requests = [{ userId: 1n, requestId: 'none too', lines }];
+  const { results } = await system.order().batchCreateOrders({ requests });
+  assert.equal(results[0]?.outcome?.$case, 'refusal');
+  assert.equal(await counted('order'), before + 2);
+});
+
 test('a frozen copy is seen by those who ask it', slow, async () => {
   const copies = async (state: string): Promise<number> => {
     const line = new RegExp(`^grpc_copies\\{state="${state}"[^}]*\\} (\\S+)$`, 'm');
