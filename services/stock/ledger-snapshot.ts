@@ -1,9 +1,13 @@
 import type { Deadline } from '../runtime/deadline.ts';
 import type { Pool, PoolConnection } from '../runtime/mysql.ts';
+import { Refusal } from '../runtime/refusals.ts';
+
+/** Runs statements; one that is under way at the deadline fails. */
+export type SnapshotReader = Pick<PoolConnection, 'query'>;
 
 /** A connection of its own whose transaction sees one moment of the ledger until it is closed. */
 export interface Snapshot {
-  readonly connection: PoolConnection;
+  readonly connection: SnapshotReader;
   /** Looks at this moment from now on; without it each statement sees its own. */
   take(): Promise<void>;
   close(): Promise<void>;
@@ -18,21 +22,29 @@ const closeMs = 1_000;
  */
 export async function openSnapshot(pool: Pool, deadline: Deadline): Promise<Snapshot> {
   const connection = await pool.lend(deadline);
-  const end = (): void => pool.kill(connection);
+  const ended = Promise.withResolvers<never>();
+  ended.promise.catch(() => undefined);
+  // What waits on a connection that is ended here is never answered.
+  const end = (): void => {
+    pool.kill(connection);
+    ended.reject(new Refusal('DEPENDENCY_DOWN', 'A read of the ledger ran past its deadline'));
+  };
+  const query = ((...args: [string]) =>
+    Promise.race([connection.query(...args), ended.promise])) as SnapshotReader['query'];
   const timer = setTimeout(end, Math.max(0, deadline.leftMs()));
   return {
-    connection,
+    connection: { query },
     async take() {
       // A retried transaction begins again, and so must what it looks at.
-      await connection.query('ROLLBACK');
-      await connection.query('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ');
-      await connection.query('START TRANSACTION WITH CONSISTENT SNAPSHOT');
+      await query('ROLLBACK');
+      await query('SET TRANSACTION ISOLATION LEVEL REPEATABLE READ');
+      await query('START TRANSACTION WITH CONSISTENT SNAPSHOT');
     },
     async close() {
       clearTimeout(timer);
       const patience = setTimeout(end, closeMs);
       try {
-        await connection.query('ROLLBACK');
+        await query('ROLLBACK');
         connection.release();
       } catch {
         connection.destroy();
