@@ -1,3 +1,4 @@
+import { countRefusal } from '../runtime/refusal-counts.ts';
 import { type Refusal, type RefusalReason, refusalTable } from '../runtime/refusals.ts';
 
 /** The media type of every error answer (RFC 9457). */
@@ -50,6 +51,7 @@ export function problemOf(error: Refusal | HttpFault, instance: string): Problem
     const body = `${opening(error.reason, error.message, instance)}}`;
     return { status: httpFaultTable[error.reason].http, headers, body };
   }
+  countRefusal(error.reason);
   const { http, title, business } = refusalTable[error.reason];
   // The text of a failure names services and calls inside; it is for the log, not for the buyer.
   let body = opening(error.reason, business ? error.message : title, instance);

@@ -3,7 +3,8 @@ import { createBreaker } from '../runtime/breaker.ts';
 import { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import type { Log } from '../runtime/log.ts';
-import { startLoop } from '../runtime/loop.ts';
+import { type Loop, startLoop } from '../runtime/loop.ts';
+import { RecentAttempts } from '../runtime/recent-attempts.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import type { EventsMetrics } from './events-metrics.ts';
 import type { ClaimedMail, MailQueue } from './mail-queue.ts';
@@ -41,6 +42,8 @@ const sendMs = 30_000;
 const stopGraceMs = 5_000;
 const idleMs = 1_000;
 const countEveryMs = 5_000;
+/** A round ends well after so long, also while there are always more mails: its age shows that it works. */
+const roundMsMax = 1_000;
 const retryLastMs = 300_000;
 /** While the server is away. */
 const giveBackMs = 2_000;
@@ -78,31 +81,37 @@ export function startSendMails(options: SendMailsOptions): SendMails {
   }
 
   const underWay = new Set<Promise<void>>();
+  const attempts = new RecentAttempts();
 
   function begin(mail: ClaimedMail, isUsable: () => boolean): void {
     const sending = limiter
-      .schedule(() => sendOne(options, deliver, mail, isUsable))
+      .schedule(() => sendOne({ ...options, attempts }, deliver, mail, isUsable))
       // It is due again when its claim ends.
       .catch((error) => log.warn({ err: error }, 'what became of a mail is not stored'))
       .finally(() => underWay.delete(sending));
     underWay.add(sending);
   }
 
-  const loop = startLoop({
+  const loop: Loop = startLoop({
     name: 'confirmation mails',
     intervalMs: idleMs,
     log,
     async run(stopping) {
-      while (!stopping.aborted && !breaker.open) {
+      const untilMs = performance.now() + roundMsMax;
+      while (!stopping.aborted) {
+        if (breaker.open) throw new Refusal('DEPENDENCY_DOWN', 'The mail server is away');
         const usable = Deadline.after(claimMs - sendMs);
         const mails = await queue.claim(claimMax - underWay.size, claimMs);
-        if (mails.length === 0) return;
+        if (mails.length === 0) return attempts.check(0);
         if (failpoints.on) await failpoints.hit('mail.after_claim', { mails: mails.length });
         const isUsable = (): boolean =>
           !stopped.signal.aborted && !stopping.aborted && !usable.passed;
         for (const mail of mails) begin(mail, isUsable);
         // One that hangs takes a connection; the others go on, and more are claimed beside it.
         while (underWay.size > claimMax / 2) await Promise.race(underWay);
+        if (performance.now() < untilMs) continue;
+        attempts.check(0);
+        return loop.wake();
       }
     },
   });
@@ -127,12 +136,12 @@ export function startSendMails(options: SendMailsOptions): SendMails {
 }
 
 async function sendOne(
-  options: SendMailsOptions,
+  options: SendMailsOptions & { readonly attempts: RecentAttempts },
   deliver: (mail: Mail) => Promise<MailAnswer>,
   claimed: ClaimedMail,
   isUsable: () => boolean,
 ): Promise<void> {
-  const { queue, metrics, log } = options;
+  const { queue, metrics, log, attempts } = options;
   if (!isUsable()) return await queue.giveBack(claimed, 0);
   const mail = readMail(options, claimed);
   if (mail === undefined) {
@@ -150,6 +159,9 @@ async function sendOne(
     answer = { kind: 'deferred', reason: error instanceof Error ? error.message : String(error) };
   }
   if (failpoints.on) await failpoints.hit('mail.after_send', { orderId: claimed.orderId });
+  // A refusal is about one mail.
+  if (answer.kind === 'sent') attempts.succeeded();
+  else if (answer.kind === 'deferred') attempts.failed(new Error(answer.reason));
   if (answer.kind === 'sent') {
     await queue.sent(claimed);
     metrics.mailSent.inc({ status: 'sent' });

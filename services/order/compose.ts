@@ -1,4 +1,5 @@
 import { Admission } from '../runtime/admission.ts';
+import { showClocks } from '../runtime/clock-metrics.ts';
 import { Deadline } from '../runtime/deadline.ts';
 import { createEventPublisher, type EventPublisher } from '../runtime/event-publisher.ts';
 import { startGrpcServer } from '../runtime/grpc-server.ts';
@@ -87,6 +88,7 @@ async function start(
   const { hops } = metrics;
   const clock = overrides.clock ?? hostClock;
   const time = new JudgedTime({ ...clock, preferred: serverOf(config, 0) });
+  showClocks(registry, time);
   const databases = openDatabases(config, time, metrics, log, lifecycle);
   const shards = new OrderShards(databases);
   const worker = await startWorker(config, time, clock, databases, log, lifecycle);

@@ -1,3 +1,4 @@
+import type { AgeGauge } from '../runtime/age-gauge.ts';
 import { type BatcherMetrics, createBatcherMetrics } from '../runtime/batcher.ts';
 import type { Metrics } from '../runtime/metrics.ts';
 import { type RefusalReason, refusalTable } from '../runtime/refusals.ts';
@@ -17,12 +18,12 @@ export interface OrderMetrics {
   /** Orders closed because their time was over. */
   readonly expired: import('prom-client').Counter;
   /** Age of the oldest order whose time is over, in seconds. */
-  readonly expiryLagSeconds: import('prom-client').Gauge<'database'>;
+  readonly expiryLagSeconds: AgeGauge<'database'>;
   readonly overdue: import('prom-client').Gauge<'database' | 'begun'>;
   readonly overdueProcessing: import('prom-client').Gauge<'database'>;
   readonly watchers: import('prom-client').Gauge;
   readonly outboxRows: import('prom-client').Gauge<'database'>;
-  readonly outboxAgeSeconds: import('prom-client').Gauge<'database'>;
+  readonly outboxAgeSeconds: AgeGauge<'database'>;
   /** Rows of events that could not be published beside the others: refused for good, or waiting. */
   readonly outboxSetAside: import('prom-client').Gauge<'database' | 'state'>;
 }
@@ -65,7 +66,7 @@ export function createOrderMetrics(metrics: Metrics): OrderMetrics {
       ['name'],
     ),
     expired: metrics.counter('order_expired_total', 'Orders closed because their time was over'),
-    expiryLagSeconds: metrics.gauge(
+    expiryLagSeconds: metrics.age(
       'order_expiry_lag_seconds',
       'How long the time of the oldest unpaid order is over, but for those whose payment a bank is processing',
       ['database'],
@@ -82,7 +83,7 @@ export function createOrderMetrics(metrics: Metrics): OrderMetrics {
     ),
     watchers: metrics.gauge('order_watchers', 'Streams of WatchOrder that are open'),
     outboxRows: metrics.gauge('outbox_rows', 'Rows waiting for publication', ['database']),
-    outboxAgeSeconds: metrics.gauge('outbox_age_seconds', 'Age of the oldest row that waits', [
+    outboxAgeSeconds: metrics.age('outbox_age_seconds', 'Age of the oldest row that waits', [
       'database',
     ]),
     outboxSetAside: metrics.gauge(

@@ -1,4 +1,5 @@
 import type { Counter, Gauge } from 'prom-client';
+import type { AgeGauge } from '../runtime/age-gauge.ts';
 import { type BatcherMetrics, createBatcherMetrics } from '../runtime/batcher.ts';
 import type { Metrics } from '../runtime/metrics.ts';
 
@@ -11,7 +12,7 @@ export interface PaymentMetrics {
   readonly webhooks: Counter<'effect'>;
   readonly refunds: Counter<'status'>;
   readonly workDue: Gauge<'kind'>;
-  readonly workAgeSeconds: Gauge<'kind'>;
+  readonly workAgeSeconds: AgeGauge<'kind'>;
   readonly breakerState: Gauge<'name'>;
   readonly providerPace: Gauge<'purpose'>;
   readonly providerTurnedAway: Counter<'purpose'>;
@@ -35,7 +36,7 @@ export function createPaymentMetrics(metrics: Metrics): PaymentMetrics {
     workDue: metrics.gauge('payment_work_due', 'Rows whose time has come, by kind of work', [
       'kind',
     ]),
-    workAgeSeconds: metrics.gauge(
+    workAgeSeconds: metrics.age(
       'payment_work_age_seconds',
       'How long the oldest row has been due, by kind of work',
       ['kind'],

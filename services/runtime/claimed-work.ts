@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Log } from './log.ts';
 import { type Loop, startLoop } from './loop.ts';
+import { RecentAttempts } from './recent-attempts.ts';
 
 export interface ClaimedWorkOptions<Item> {
   readonly name: string;
@@ -27,10 +28,6 @@ const gatherMs = 20;
 const lookMs = 100;
 /** A loop's round ends well after so long, also while there is always more to do: its age shows that it works. */
 const roundMsMax = 1_000;
-/** A failure that no other attempt has followed for so long is not shown any more: the work was done elsewhere. */
-const forgetMs = 900_000;
-/** Nothing that ends well for so long is as good as a failure. */
-const silentMsMax = 30_000;
 
 /**
  * Does claimed work, so many items at a time: a slot that becomes free takes the next item at once, and one that hangs
@@ -39,15 +36,15 @@ const silentMsMax = 30_000;
 export function startClaimedWork<Item>(options: ClaimedWorkOptions<Item>): Loop {
   const { name, intervalMs, claim, release, log } = options;
   const slots = new Slots(options.slots, options.slowMax ?? 3 * options.slots);
-  const outcome = new Outcome();
+  const attempts = new RecentAttempts();
 
   function begin(item: Item, signal: AbortSignal): void {
     slots.begin(async () => {
       try {
         await options.run(item, signal);
-        outcome.succeeded();
+        attempts.succeeded();
       } catch (error) {
-        outcome.failed(error);
+        attempts.failed(error);
       }
     });
   }
@@ -70,7 +67,7 @@ export function startClaimedWork<Item>(options: ClaimedWorkOptions<Item>): Loop 
         loop.wake();
         break;
       }
-      outcome.check(slots.oldestMs());
+      attempts.check(slots.oldestMs());
     },
   });
   return {
@@ -130,30 +127,5 @@ class Slots {
     let slow = 0;
     for (const sinceMs of this.#underWay.values()) if (nowMs - sinceMs > slowAfterMs) slow += 1;
     return this.#max - (this.#underWay.size - Math.min(slow, this.#slowMax));
-  }
-}
-
-/** What the attempts came to lately. */
-class Outcome {
-  #failure: { readonly error: unknown; readonly atMs: number } | undefined;
-  #succeededAtMs = performance.now();
-
-  succeeded(): void {
-    this.#failure = undefined;
-    this.#succeededAtMs = performance.now();
-  }
-
-  failed(error: unknown): void {
-    this.#failure = { error, atMs: performance.now() };
-  }
-
-  /** @throws the last failure, unless an attempt has succeeded since; Error if none does and the oldest one hangs */
-  check(oldestMs: number): void {
-    const nowMs = performance.now();
-    if (this.#failure !== undefined && nowMs - this.#failure.atMs < forgetMs) {
-      throw this.#failure.error;
-    }
-    const silentMs = Math.min(oldestMs, nowMs - this.#succeededAtMs);
-    if (silentMs > silentMsMax) throw new Error('no attempt has ended for some time');
   }
 }

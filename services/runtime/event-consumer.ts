@@ -8,6 +8,7 @@ import { EventPacer } from './event-pacer.ts';
 import type { EventPublisher } from './event-publisher.ts';
 import { createKafka } from './kafka.ts';
 import type { Log } from './log.ts';
+import { showLoop } from './loop.ts';
 import { restoreLostTopics } from './lost-topics.ts';
 
 /**
@@ -74,11 +75,13 @@ export async function startEventConsumer<Event>(
   let current: Consumer | undefined;
   let joined = false;
   let answeredAtMs = Number.NEGATIVE_INFINITY;
+  const shown = showLoop(`consumer of ${groupId}`);
 
   /** Follows the topic until the connection is lost for good or we stop. */
   async function follow(consumer: Consumer): Promise<void> {
     const answered = (): void => {
       answeredAtMs = performance.now();
+      shown.succeeded();
     };
     consumer.on('consumer.group_join', () => {
       joined = true;
@@ -123,6 +126,7 @@ export async function startEventConsumer<Event>(
       // Also while it is only about to join; `running` disconnects what joined nevertheless.
       await Promise.all([lag?.stop(), current?.disconnect().catch(() => undefined)]);
       await running;
+      shown.ended();
     },
   };
 }

@@ -1,5 +1,6 @@
 import { type Channel, connectivityState } from '@grpc/grpc-js';
 import type { Breaker } from './breaker.ts';
+import { type CopyState, showCopies } from './copy-states.ts';
 import type { Deadline } from './deadline.ts';
 import { openChannel, type Target, targetsOf } from './grpc-channel.ts';
 import { NeverSent } from './never-sent.ts';
@@ -51,6 +52,7 @@ export class ServiceCopies {
   readonly all: readonly Copy[];
   readonly #known: readonly Known[];
   readonly #waiters = new Set<Waiter>();
+  readonly #hide: () => void;
   #turn = 0;
   #closed = false;
 
@@ -69,6 +71,7 @@ export class ServiceCopies {
     }));
     this.all = this.#known;
     for (const copy of this.#known) this.#follow(copy);
+    this.#hide = showCopies(() => this.#known.map((copy) => stateOf(copy, performance.now())));
   }
 
   /** Whether a connection to any of them is up. */
@@ -132,6 +135,7 @@ export class ServiceCopies {
 
   close(): void {
     this.#closed = true;
+    this.#hide();
     for (const { channel, breakers } of this.#known) {
       for (const breaker of breakers.values()) breaker.stop();
       channel.close();
@@ -193,6 +197,11 @@ function doubtOf(
 ): number {
   const silent = owing > 0 && nowMs - silentSinceMs > silentMs;
   return (connected ? 0 : 4) + (avoidedUntilMs > nowMs ? 2 : 0) + (silent ? 1 : 0);
+}
+
+function stateOf(copy: Known, nowMs: number): CopyState {
+  if (!copy.connected) return 'away';
+  return doubtOf(copy, nowMs) > 0 ? 'silent' : 'answering';
 }
 
 function hasFailed(state: connectivityState): boolean {

@@ -16,7 +16,27 @@ export interface LoopOptions {
 }
 
 /** The loops of this process that run, with the moment (`performance.now()`) of their last success. */
-const succeededAtMs = new Map<symbol, { readonly name: string; atMs: number }>();
+const running = new Set<{ readonly name: string; succeededAtMs: number }>();
+
+/** A loop as it is shown by its age. */
+export interface ShownLoop {
+  /** A round ended well just now. */
+  succeeded(): void;
+  /** The loop has ended, and is shown no more. */
+  ended(): void;
+}
+
+/** Shows the age of a loop from now on; for work that repeats itself without `startLoop`. */
+export function showLoop(name: string): ShownLoop {
+  const loop = { name, succeededAtMs: performance.now() };
+  running.add(loop);
+  return {
+    succeeded() {
+      loop.succeededAtMs = performance.now();
+    },
+    ended: () => running.delete(loop),
+  };
+}
 
 /**
  * Since when each loop of this process has not ended a round well, in milliseconds, by name; of
@@ -25,8 +45,8 @@ const succeededAtMs = new Map<symbol, { readonly name: string; atMs: number }>()
 export function loopAgesMs(): Map<string, number> {
   const ages = new Map<string, number>();
   const nowMs = performance.now();
-  for (const { name, atMs } of succeededAtMs.values()) {
-    ages.set(name, Math.max(ages.get(name) ?? 0, nowMs - atMs));
+  for (const { name, succeededAtMs } of running) {
+    ages.set(name, Math.max(ages.get(name) ?? 0, nowMs - succeededAtMs));
   }
   return ages;
 }
@@ -37,8 +57,7 @@ export function loopAgesMs(): Map<string, number> {
  */
 export function startLoop({ name, intervalMs, run, log }: LoopOptions): Loop {
   const abort = new AbortController();
-  const key = Symbol(name);
-  succeededAtMs.set(key, { name, atMs: performance.now() });
+  const shown = showLoop(name);
   let wakeUp: (() => void) | undefined;
   let woken = false;
   let failure: string | undefined;
@@ -46,7 +65,7 @@ export function startLoop({ name, intervalMs, run, log }: LoopOptions): Loop {
   async function round(): Promise<void> {
     try {
       await run(abort.signal);
-      succeededAtMs.set(key, { name, atMs: performance.now() });
+      shown.succeeded();
       if (failure !== undefined) log.info({ loop: name }, 'works again');
       failure = undefined;
     } catch (error) {
@@ -77,7 +96,7 @@ export function startLoop({ name, intervalMs, run, log }: LoopOptions): Loop {
       if (!abort.signal.aborted) await pause();
       wakeUp = undefined;
     }
-  })().finally(() => succeededAtMs.delete(key));
+  })().finally(() => shown.ended());
 
   return {
     wake() {

@@ -3,7 +3,7 @@ import { Deadline } from './deadline.ts';
 import type { EventPublisher } from './event-publisher.ts';
 import { failpoints } from './failpoints.ts';
 import type { Log } from './log.ts';
-import { startLoop } from './loop.ts';
+import { type Loop, startLoop } from './loop.ts';
 import type { Pool } from './mysql.ts';
 import {
   type ClaimedRows,
@@ -14,6 +14,7 @@ import {
 } from './outbox-rows.ts';
 import { claimWaiting, setEventsAside, setRowsAside, settleWaiting } from './outbox-set-aside.ts';
 import { publishRows, readRows } from './publish-outbox.ts';
+import { RecentAttempts } from './recent-attempts.ts';
 
 /**
  * Between two rounds rows gather, because each round costs two durable commits and up to one request
@@ -23,6 +24,8 @@ const gatherMs = 200;
 /** Kafka's own retries end within it; a partition that hangs beside others is left sooner. */
 const publishMs = 10_000;
 const idleMs = 200;
+/** A round ends well after so long, in milliseconds, also while there are always more rows: its age shows that it works. */
+const roundMsMax = 1_000;
 /** How often events that were set aside for a while are looked for. */
 const againMs = 1_000;
 
@@ -48,20 +51,29 @@ export interface OutboxRelayOptions {
  */
 export function startOutboxRelay(options: OutboxRelayOptions): OutboxRelay {
   const { name, log } = options;
-  const fresh = startLoop({
+  const fresh: Loop = startLoop({
     name: `relay.${name}`,
     intervalMs: idleMs,
     log,
-    async run(signal) {
-      while (!signal.aborted && (await relayOnce(options)) > 0) await gather(signal);
-    },
+    run: (signal) =>
+      untilNoneIsLeft(
+        () => relayOnce(options),
+        () => fresh.wake(),
+        signal,
+      ),
   });
-  const waiting = startLoop({
+  const attempts = new RecentAttempts();
+  const waiting: Loop = startLoop({
     name: `relay.${name}.waiting`,
     intervalMs: againMs,
     log,
     async run(signal) {
-      while (!signal.aborted && (await tryAgainOnce(options)) > 0) await gather(signal);
+      await untilNoneIsLeft(
+        () => tryAgainOnce(options, attempts),
+        () => waiting.wake(),
+        signal,
+      );
+      attempts.check(0);
     },
   });
   return {
@@ -70,6 +82,19 @@ export function startOutboxRelay(options: OutboxRelayOptions): OutboxRelay {
       await Promise.all([fresh.stop(), waiting.stop()]);
     },
   };
+}
+
+/** Goes on while there are rows; after a while in a new round of the loop. */
+async function untilNoneIsLeft(
+  once: () => Promise<number>,
+  nextRound: () => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const untilMs = performance.now() + roundMsMax;
+  while (!signal.aborted && (await once()) > 0) {
+    await gather(signal);
+    if (performance.now() >= untilMs) return nextRound();
+  }
 }
 
 async function relayOnce(options: OutboxRelayOptions): Promise<number> {
@@ -110,15 +135,20 @@ async function publishClaimed(options: OutboxRelayOptions, claimed: ClaimedRows)
 }
 
 /** Tries events again whose partition took nothing. Answers how many rows were tried. */
-async function tryAgainOnce({ pool, topic, publisher }: OutboxRelayOptions): Promise<number> {
+async function tryAgainOnce(
+  { pool, topic, publisher }: OutboxRelayOptions,
+  attempts: RecentAttempts,
+): Promise<number> {
   const rows = await claimWaiting(pool);
   if (rows.length === 0) return 0;
   const { readable, unreadable } = readRows(rows);
   const deadline = Deadline.after(publishMs);
   // Undefined if Kafka took none of them.
-  const unpublished = await publishRows(publisher, topic, readable, deadline).catch(
-    () => undefined,
-  );
+  const unpublished = await publishRows(publisher, topic, readable, deadline).catch((error) => {
+    attempts.failed(error);
+    return undefined;
+  });
+  if (unpublished !== undefined) attempts.succeeded();
   for (const { row, reason } of unreadable) {
     await settleWaiting(pool, row, { kind: 'unreadable', reason });
   }

@@ -7,6 +7,7 @@ import {
   RichServerError,
 } from 'nice-grpc-error-details';
 import type { Refusal as RefusalMessage } from '../../gen/sluice/stock/v1/refusal.ts';
+import { countRefusal } from './refusal-counts.ts';
 import { Refusal, type RefusalReason, reasonNumber, reasonOf, refusalTable } from './refusals.ts';
 
 /** The domain of every `ErrorInfo` that Sluice sends. */
@@ -14,6 +15,7 @@ export const errorDomain = 'sluice';
 
 /** The gRPC status of a refusal: exactly one ErrorInfo, and BadRequest and RetryInfo where they help. */
 export function toStatus(refusal: Refusal): ServerError {
+  countRefusal(refusal.reason);
   const metadata: Record<string, string> = {};
   if (refusal.skuId !== undefined) metadata.skuId = String(refusal.skuId);
   const details: ConstructorParameters<typeof RichServerError>[2] = [
@@ -49,6 +51,7 @@ export function fromClientError(error: unknown, mayHaveTakenEffect = true): Refu
 
 /** The message that carries a refusal inside a batch's result. */
 export function toRefusalMessage(refusal: Refusal): RefusalMessage {
+  countRefusal(refusal.reason);
   return {
     reason: reasonNumber(refusal.reason),
     message: refusal.message,

@@ -114,5 +114,5 @@ async function show({ pool, metrics }: AuditLedgerOptions): Promise<void> {
   for (const promise of auditedPromises) {
     metrics.auditBreaches.set({ promise }, breaches.get(promise) ?? 0);
   }
-  metrics.auditAgeSeconds.set(ageSeconds);
+  metrics.auditAgeSeconds.set({}, ageSeconds);
 }

@@ -69,7 +69,7 @@ export function startCheckGates(options: CheckGatesOptions): Loop {
       after = skus.at(-1)?.skuId ?? after;
     }
     metrics.pendingOrders.set(totals.pending);
-    metrics.pendingAgeSeconds.set(totals.ageMs / 1_000);
+    metrics.pendingAgeSeconds.set({}, totals.ageMs / 1_000);
     metrics.gateDifference.set(totals.difference);
     for (const { sku, view } of suspects.slice(0, closeLooksMax)) {
       const contradicts = await contradictsInUse(options, sku).catch((err) => {
@@ -83,13 +83,9 @@ export function startCheckGates(options: CheckGatesOptions): Loop {
   /** The keeper's figures are those of all copies. */
   function showNothing(): void {
     contradictions = new Contradictions();
-    for (const gauge of [
-      metrics.pendingOrders,
-      metrics.pendingAgeSeconds,
-      metrics.gateDifference,
-    ]) {
-      gauge.set(0);
-    }
+    metrics.pendingOrders.set(0);
+    metrics.pendingAgeSeconds.set({}, 0);
+    metrics.gateDifference.set(0);
   }
 
   return startLoop({

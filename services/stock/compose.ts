@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { BatcherMetrics } from '../runtime/batcher.ts';
 import { createBreaker } from '../runtime/breaker.ts';
+import { showClocks } from '../runtime/clock-metrics.ts';
 import { type ConsumerMetrics, createConsumerMetrics } from '../runtime/consumer-lag.ts';
 import { createDatabaseCircuit, type DatabaseCircuit } from '../runtime/database-circuit.ts';
 import { Deadline } from '../runtime/deadline.ts';
@@ -95,6 +96,7 @@ async function start(
     log,
     lifecycle,
   );
+  showClocks(registry, time);
   await untilConnected(connection);
   const busySkus = startBusySkus({ pool, busySkus: metrics.busySkus, log });
   lifecycle.add('busy SKUs', () => busySkus.stop());

@@ -1,7 +1,8 @@
-import type { PoolConnection, RowDataPacket } from 'mysql2/promise';
+import type { RowDataPacket } from 'mysql2/promise';
 import type { Deadline } from '../runtime/deadline.ts';
 import { type Pool, query, transaction } from '../runtime/mysql.ts';
 import { holdState } from './hold-states.ts';
+import type { SnapshotReader } from './ledger-snapshot.ts';
 
 /** P1 is the design's; `limit` says that a user has more than the limit per user. */
 export const auditedPromises = ['P1', 'limit'] as const;
@@ -118,7 +119,7 @@ export async function readAuditResult(pool: Pool, deadline: Deadline): Promise<A
 
 /** SKUs behind one, ascending. Reads on the connection, so in the moment that its snapshot sees. */
 export async function skusBehind(
-  connection: PoolConnection,
+  connection: SnapshotReader,
   after: bigint,
   max: number,
 ): Promise<bigint[]> {
@@ -131,7 +132,7 @@ export async function skusBehind(
 
 /** Recounts one SKU's holds against its figures, both in the moment that the connection sees. */
 export async function recountSku(
-  connection: PoolConnection,
+  connection: SnapshotReader,
   skuId: bigint,
 ): Promise<LedgerBreach[]> {
   const [rows] = await connection.query<RowDataPacket[]>(
@@ -168,7 +169,7 @@ interface Counted {
 
 /** Chunk by chunk over the index alone, so that one statement never runs long. */
 async function countHolds(
-  connection: PoolConnection,
+  connection: SnapshotReader,
   skuId: bigint,
   limit: number,
   settingsTime: Date,
@@ -199,7 +200,7 @@ async function countHolds(
 
 /** A limit that was lowered makes no breach of what was bought before: only later holds count. */
 async function countOver(
-  connection: PoolConnection,
+  connection: SnapshotReader,
   { skuId, after, until }: { skuId: bigint; after: string; until: string },
   limit: number,
   settingsTime: Date,

@@ -1,4 +1,4 @@
-import type { PoolConnection, RowDataPacket } from 'mysql2/promise';
+import type { RowDataPacket } from 'mysql2/promise';
 import type { Deadline } from '../runtime/deadline.ts';
 import { type Pool, type ServerKind, transaction } from '../runtime/mysql.ts';
 import { holdState } from './hold-states.ts';
@@ -10,7 +10,7 @@ import {
   withSkuLocks,
 } from './ledger-locks.ts';
 import { type SkuRow, skuOf } from './ledger-skus.ts';
-import { openSnapshot, type Snapshot } from './ledger-snapshot.ts';
+import { openSnapshot, type Snapshot, type SnapshotReader } from './ledger-snapshot.ts';
 import { ascending } from './ledger-sql.ts';
 
 /** Users in one chunk; Lua takes some 8,000 values in a call. */
@@ -91,7 +91,7 @@ async function raiseEpochs(
 }
 /** A SKU with millions of buyers takes seconds; the others do not wait for it. */
 async function* readAllBuyers(
-  connection: PoolConnection,
+  connection: SnapshotReader,
   skus: readonly SkuRow[],
 ): AsyncGenerator<BuyersChunk> {
   const owned = ({ held, sold }: SkuRow): number => Number(held + sold);
@@ -108,7 +108,7 @@ async function* readAllBuyers(
 
 /** The buyers of SKUs in ascending order: as many SKUs in one statement as fill a chunk. */
 async function* readBuyers(
-  connection: PoolConnection,
+  connection: SnapshotReader,
   skuIds: readonly bigint[],
 ): AsyncGenerator<BuyersChunk> {
   let left = skuIds;
@@ -133,7 +133,7 @@ async function* readBuyers(
 }
 
 async function readChunk(
-  connection: PoolConnection,
+  connection: SnapshotReader,
   skuIds: readonly bigint[],
   after: string,
 ): Promise<RowDataPacket[]> {

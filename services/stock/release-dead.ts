@@ -48,32 +48,38 @@ async function releaseChunk(
   const moves = orderIds.map((orderId) => {
     return { orderId, move: 'RELEASE', fenceSkuIds: [], userId: 0n, requestId: '' } as const;
   });
-  let released: bigint[];
+  let released: readonly bigint[];
   try {
     const deadline = Deadline.after(deadlineMs);
     released = await releaseStock.release(moves, { forgetRequests: true }, deadline);
   } catch (error) {
-    if (error instanceof HoldsBusy) for (const orderId of error.orderIds) left.again.add(orderId);
-    else if (error instanceof Refusal || isLockWait(error)) throw error;
-    else if (orderIds.length === 1) left.failed.set(orderIds[0] as bigint, error);
-    else await releaseHalves(options, orderIds, left);
-    return;
+    if (!(error instanceof HoldsBusy)) return await releaseApart(options, orderIds, left, error);
+    for (const orderId of error.orderIds) left.again.add(orderId);
+    released = error.units;
   }
   const count = released.filter((units) => units > 0n).length;
   if (count > 0) log.info({ orders: count }, 'holds without an order were released');
   // Nothing was moved of these: they were released before, or are being inserted just now.
-  const unmoved = orderIds.filter((_, index) => released[index] === 0n);
+  const unmoved = orderIds.filter((orderId, index) => {
+    return released[index] === 0n && !left.again.has(orderId);
+  });
   for (const orderId of await heldAmong(pool, unmoved, Deadline.after(deadlineMs))) {
     left.again.add(orderId);
   }
 }
 
-/** One of them is at fault: a few more transactions find it. */
-async function releaseHalves(
+/** One of them is at fault: a few more transactions find it. @throws `error` if it is the ledger's */
+async function releaseApart(
   options: ReleaseDeadOptions,
   orderIds: readonly bigint[],
   left: NotReleased,
+  error: unknown,
 ): Promise<void> {
+  if (error instanceof Refusal || isLockWait(error)) throw error;
+  if (orderIds.length === 1) {
+    left.failed.set(orderIds[0] as bigint, error);
+    return;
+  }
   const middle = Math.ceil(orderIds.length / 2);
   await releaseChunk(options, orderIds.slice(0, middle), left);
   await releaseChunk(options, orderIds.slice(middle), left);

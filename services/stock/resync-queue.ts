@@ -6,6 +6,7 @@ import { Refusal } from '../runtime/refusals.ts';
 import { readGates } from './gate-view.ts';
 import { type ResyncResult, type ResyncSkuOptions, resyncSkus } from './resync-sku.ts';
 import type { StockMetrics } from './stock-metrics.ts';
+import { WantedGates } from './wanted-gates.ts';
 
 /** Why a gate is installed anew. */
 export type ResyncCause =
@@ -47,6 +48,7 @@ export class ResyncQueue {
   readonly #underWay = new Map<bigint, Promise<unknown>>();
   readonly #waiting = new Map<bigint, Request>();
   readonly #restUntilMs = new Map<bigint, number>();
+  readonly #wanted: WantedGates;
   readonly #rebuilding = new Set<Promise<unknown>>();
   #groups = 0;
   #closed = false;
@@ -55,12 +57,17 @@ export class ResyncQueue {
     this.#options = { ...options, owner: randomUUID() };
     this.#metrics = metrics;
     this.#log = log;
+    this.#wanted = new WantedGates(
+      (skuId) => this.#underWay.has(skuId) || !options.connection.connected,
+    );
+    metrics.resyncLag.ms = () => this.#wanted.lagMs();
   }
 
   /** Asks for a gate to be installed in the background; asking again while it waits changes nothing. */
   request(skuId: bigint, cause: ResyncCause, seenEpoch?: bigint): void {
-    if (this.#closed || this.#underWay.has(skuId) || this.#waiting.has(skuId)) return;
-    if ((this.#restUntilMs.get(skuId) ?? 0) > performance.now()) return;
+    if (this.#closed || (this.#restUntilMs.get(skuId) ?? 0) > performance.now()) return;
+    this.#wanted.want(skuId);
+    if (this.#underWay.has(skuId) || this.#waiting.has(skuId)) return;
     if (this.#waiting.size >= waitingMax) return;
     this.#waiting.set(skuId, { cause, seenEpoch });
     this.#startWaiting();
@@ -162,9 +169,11 @@ export class ResyncQueue {
   ): Promise<Map<bigint, ResyncResult>> {
     const startedMs = performance.now();
     const needed = request ? await this.#stillNeeded(skuIds, request) : skuIds;
+    for (const skuId of skuIds) if (!needed.includes(skuId)) this.#wanted.settle(skuId);
     const results = await this.#resync(needed);
     let installed = 0;
     for (const [skuId, { kind }] of results) {
+      if (kind === 'INSTALLED' || kind === 'NOT_FOUND') this.#wanted.settle(skuId);
       if (kind !== 'INSTALLED') continue;
       installed += 1;
       this.#rest(skuId);

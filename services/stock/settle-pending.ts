@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Deadline } from '../runtime/deadline.ts';
 import type { Log } from '../runtime/log.ts';
 import { type Loop, startLoop } from '../runtime/loop.ts';
@@ -15,7 +16,10 @@ import type { SkuCatalogue } from './sku-catalogue.ts';
 import type { StockMetrics } from './stock-metrics.ts';
 
 const intervalMaxMs = 1_000;
-/** Lines settled per SKU and step, and steps in one round. */
+/** SKUs looked at in one step, and the rest before the next, so as not to crowd Redis. */
+const pageSkus = 500;
+const pageRestMs = 50;
+/** Lines settled per SKU and step, and steps for one page. */
 const settleMax = 500;
 const stepsMax = 200;
 const deadlineMs = 10_000;
@@ -110,21 +114,29 @@ export function startSettlePending(
       if (err) log.error({ err, skuId: String(skuId) }, 'pending lines of a SKU cannot be settled');
     }
   };
+  async function settlePage(page: readonly bigint[], signal: AbortSignal): Promise<void> {
+    let skuIds = page;
+    for (let step = 0; step < stepsMax && !signal.aborted; step += 1) {
+      const deadline = Deadline.after(deadlineMs);
+      const settled = await settleEntries(options, skuIds, { ageMs, max: settleMax }, deadline);
+      metrics.fenced.inc(settled.fenced);
+      if (settled.fenced > 0) log.info({ lines: settled.fenced }, 'pending lines were fenced');
+      report(settled);
+      skuIds = [...settled.more];
+      if (skuIds.length === 0) return;
+    }
+  }
+
   return startLoop({
     name: 'settle-pending',
     intervalMs: Math.min(intervalMaxMs, ageMs / 4),
     log,
     async run(signal) {
       if (!keeper.ours()) return;
-      let skuIds = catalogue.all();
-      for (let step = 0; step < stepsMax && !signal.aborted; step += 1) {
-        const deadline = Deadline.after(deadlineMs);
-        const settled = await settleEntries(options, skuIds, { ageMs, max: settleMax }, deadline);
-        metrics.fenced.inc(settled.fenced);
-        if (settled.fenced > 0) log.info({ lines: settled.fenced }, 'pending lines were fenced');
-        report(settled);
-        skuIds = [...settled.more];
-        if (skuIds.length === 0) return;
+      const all = catalogue.all();
+      for (let from = 0; from < all.length && !signal.aborted; from += pageSkus) {
+        if (from > 0) await sleep(pageRestMs);
+        await settlePage(all.slice(from, from + pageSkus), signal);
       }
     },
   });

@@ -1,4 +1,5 @@
 import { type Counter, type Gauge, Histogram } from 'prom-client';
+import type { AgeGauge } from '../runtime/age-gauge.ts';
 import { type BatcherMetrics, createBatcherMetrics } from '../runtime/batcher.ts';
 import type { Metrics } from '../runtime/metrics.ts';
 
@@ -12,14 +13,16 @@ export interface StockMetrics {
   /** For batchers of chunks: what is in a chunk only their `run` can count, into `batchEntries`. */
   readonly chunkHops: BatcherMetrics;
   readonly breakerState: Gauge<'name'>;
-  readonly pendingAgeSeconds: Gauge;
+  readonly pendingAgeSeconds: AgeGauge<never>;
   readonly pendingOrders: Gauge;
   readonly gateDifference: Gauge;
   readonly auditBreaches: Gauge<'promise'>;
-  readonly auditAgeSeconds: Gauge;
+  readonly auditAgeSeconds: AgeGauge<never>;
   readonly resyncs: Counter<'cause'>;
   /** Set by the sweep: asked whenever the metric is read, so that it grows while the sweep stands. */
   readonly sweepLag: { ms: () => number };
+  /** Set by the queue of installations, likewise. */
+  readonly resyncLag: { ms: () => number };
   readonly sweepUndecided: Gauge;
   /** Holds that the ledger refuses to release. */
   readonly holdsSetAside: Gauge;
@@ -38,6 +41,12 @@ export function createStockMetrics(metrics: Metrics): StockMetrics {
     'stock_sweep_lag_seconds',
     'How far the check of holds against orders is behind the age at which it is due',
     () => sweepLag.ms() / 1_000,
+  );
+  const resyncLag = { ms: () => 0 };
+  metrics.gaugeOf(
+    'stock_resync_lag_seconds',
+    'For how long a gate has been asked to be installed and is not',
+    () => resyncLag.ms() / 1_000,
   );
   return {
     deducted: metrics.counter('stock_deduct_total', 'Reservations of orders, by outcome', [
@@ -59,7 +68,7 @@ export function createStockMetrics(metrics: Metrics): StockMetrics {
       'Circuit breakers: 0 closed, 1 half-open, 2 open',
       ['name'],
     ),
-    pendingAgeSeconds: metrics.gauge(
+    pendingAgeSeconds: metrics.age(
       'stock_pending_age_seconds',
       'Age of the oldest order that passed a gate and is not known to be in the ledger',
     ),
@@ -73,7 +82,7 @@ export function createStockMetrics(metrics: Metrics): StockMetrics {
       'SKUs whose holds break a promise, by promise; the same in every process',
       ['promise'],
     ),
-    auditAgeSeconds: metrics.gauge(
+    auditAgeSeconds: metrics.age(
       'stock_audit_age_seconds',
       'Since the last complete recount of the ledger began',
     ),
@@ -81,6 +90,7 @@ export function createStockMetrics(metrics: Metrics): StockMetrics {
       'cause',
     ]),
     sweepLag,
+    resyncLag,
     sweepUndecided: metrics.gauge(
       'stock_sweep_undecided',
       'Orders whose existence is not decided yet',

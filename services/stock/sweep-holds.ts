@@ -76,16 +76,25 @@ class Sweep {
   #seen: bigint | undefined;
   /** Up to where this process has asked, undecided orders left behind. */
   #position = 0n;
+  /** The lag when it was known last; at the start it is not known yet. */
+  #lag = { ms: 0, atMs: performance.now() };
 
   constructor(options: SweepHoldsOptions) {
     this.#options = options;
   }
 
-  /** How far the check is behind the age at which it is due; it grows while nobody sweeps. */
+  /**
+   * How far the check is behind the age at which it is due. It grows while nobody sweeps, also while the
+   * ledger or the time is not known.
+   */
   lagMs(): number {
     const nowMs = this.#options.time.nowMs();
-    if (this.#seen === undefined || nowMs === undefined) return 0;
-    return Math.max(0, nowMs - this.#options.settleAgeMs - orderIdTimeMs(this.#seen));
+    const atMs = performance.now();
+    // Nobody has swept a new ledger yet, and there is nothing that waits for it.
+    if (!this.#seen || nowMs === undefined) return this.#lag.ms + atMs - this.#lag.atMs;
+    const ms = Math.max(0, nowMs - this.#options.settleAgeMs - orderIdTimeMs(this.#seen));
+    this.#lag = { ms, atMs };
+    return ms;
   }
 
   /** One turn. The claim is given up behind it, so that a process which hangs holds nobody up for long. */

@@ -12,6 +12,7 @@ import { decodeOrderEvent } from '../../services/events/order-event.ts';
 import { type SendMails, startSendMails } from '../../services/events/send-mails.ts';
 import { Deadline } from '../../services/runtime/deadline.ts';
 import { FailpointError, failpoints } from '../../services/runtime/failpoints.ts';
+import { loopAgesMs } from '../../services/runtime/loop.ts';
 import { createMetrics, type Metrics } from '../../services/runtime/metrics.ts';
 import { eventually } from '../support/eventually.ts';
 import {
@@ -95,6 +96,11 @@ async function row(orderId: bigint): Promise<RowDataPacket> {
   assert(found);
   return found;
 }
+
+/** How long the loop has not ended a round well, in milliseconds. */
+const ageMs = (): number => loopAgesMs().get('confirmation mails') ?? 0;
+/** More than between two rounds of a loop that works, the rest of up to 1.2 s included. */
+const standsMs = 3_000;
 
 async function metric(line: string): Promise<number> {
   const found = (await registry.registry.metrics())
@@ -205,12 +211,14 @@ test('while the server is down mails wait, and they are sent when it is back', a
     'the circuit opens, so that the server is left alone',
   );
   assert.deepEqual(await mailedOrders(stores.pool, 'sent_time IS NULL'), orderIds);
+  await eventually(() => ageMs() > standsMs, 'the age of the loop rises');
   await mailbox.up();
   await eventually(() => orderIds.every((id) => sentTo(id).length === 1), 'all arrive');
   await eventually(
     async () => (await mailedOrders(stores.pool, 'sent_time IS NULL')).length === 0,
     'all are marked as sent',
   );
+  await eventually(() => ageMs() < standsMs, 'the age of the loop falls');
 });
 
 test('a mail that the server defers is sent later', async () => {

@@ -9,6 +9,7 @@ import type { OrderEvent } from '../../gen/sluice/event/v1/order_event.ts';
 import type { RunningEvents } from '../../services/events/compose.ts';
 import { Deadline } from '../../services/runtime/deadline.ts';
 import { createEventPublisher } from '../../services/runtime/event-publisher.ts';
+import { loopAgesMs } from '../../services/runtime/loop.ts';
 import { readTopic } from '../../services/runtime/topic-reader.ts';
 import { eventually } from '../support/eventually.ts';
 import {
@@ -64,6 +65,17 @@ async function untilPublished(publishing: () => Promise<void>): Promise<void> {
 
 const slow = { timeout: 600_000 };
 
+/** More than between two signs of life of a consumer that works. */
+const standsMs = 8_000;
+
+/** How long a consumer has heard nothing from Kafka, in milliseconds. */
+function oldestMs(consumer: string): number {
+  const found = [...loopAgesMs()].find(([loop]) => {
+    return loop.startsWith('consumer of ') && loop.endsWith(consumer);
+  });
+  return found?.[1] ?? Number.NaN;
+}
+
 const ready = async (): Promise<boolean> =>
   (await fetch(`http://127.0.0.1:${events.metricsPort}/readyz`)).ok;
 
@@ -85,10 +97,16 @@ test('after Kafka was away the consumers carry on by themselves', slow, async ()
   await eventually(async () => !(await ready()), 'the process says that Kafka is away', {
     withinMs: 60_000,
   });
+  for (const name of ['user-statistics', 'warehouse', 'confirmation-mail']) {
+    await eventually(() => oldestMs(name) > standsMs, `the consumer ${name} grows old`);
+  }
   kafka = await startKafka({ dir, port: kafka.port });
   await publish(livesOf(200n, 20));
   await expectStatistics();
   await eventually(ready, 'the process is ready again', { withinMs: 60_000 });
+  for (const name of ['user-statistics', 'warehouse', 'confirmation-mail']) {
+    await eventually(() => oldestMs(name) < standsMs, `the consumer ${name} is young again`);
+  }
 });
 
 test('what was given up while Kafka hung is not published behind its back', slow, async () => {

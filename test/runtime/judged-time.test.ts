@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { showClocks } from '../../services/runtime/clock-metrics.ts';
 import { JudgedTime } from '../../services/runtime/judged-time.ts';
+import { createMetrics } from '../../services/runtime/metrics.ts';
 
 const tenMinutesMs = 600_000;
 
@@ -86,4 +88,21 @@ test('a clock that is a little off is believed to the millisecond if it is the p
   askMysql();
   assert.equal(judged.nowMs(), trueMs() + 700);
   assert.equal(judged.corrected(trueMs() + 900), trueMs() + 900);
+});
+
+test('the metrics show which clock is wrong and by how much, and whether the time is known', async () => {
+  const { at, judged, askMysql, askRedis } = clocks();
+  const registry = createMetrics('test');
+  showClocks(registry, judged);
+  const shown = async (name: string): Promise<unknown> => {
+    const { values } = (await registry.registry.getSingleMetric(name)?.get()) ?? { values: [] };
+    return values.map(({ labels, value }) => [labels.clock, value]);
+  };
+  assert.deepEqual(await shown('clocks_judged'), [[undefined, 0]], 'one clock proves nothing');
+  askMysql();
+  askRedis();
+  assert.deepEqual(await shown('clocks_judged'), [[undefined, 1]]);
+  assert.deepEqual(await shown('clock_ahead_seconds'), []);
+  at.hostAheadMs = tenMinutesMs;
+  assert.deepEqual(await shown('clock_ahead_seconds'), [['host', tenMinutesMs / 1_000]]);
 });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import type { RowDataPacket } from 'mysql2';
 import { migrateAll } from '../../db/migrate.ts';
 import { OutboxBatch } from '../../gen/sluice/event/v1/outbox.ts';
@@ -17,6 +18,7 @@ import {
   orderEventsTopic,
 } from '../../services/runtime/kafka.ts';
 import { createLog } from '../../services/runtime/log.ts';
+import { loopAgesMs } from '../../services/runtime/loop.ts';
 import { createPool, type Pool } from '../../services/runtime/mysql.ts';
 import { type OutboxRelay, startOutboxRelay } from '../../services/runtime/outbox-relay.ts';
 import { SomeFailed } from '../../services/runtime/some-failed.ts';
@@ -98,6 +100,11 @@ async function rows(): Promise<number> {
   const [[row]] = await pool.query<RowDataPacket[]>('SELECT COUNT(*) AS waiting FROM outbox');
   return Number(row?.waiting);
 }
+
+/** How long the loop of a relay has not ended a round well, in milliseconds. */
+const ageMs = (loop: string): number => loopAgesMs().get(`relay.${loop}`) ?? 0;
+/** More than between two rounds of a loop that works, the rest of up to 1.2 s included. */
+const standsMs = 3_000;
 
 /** Messages come at least once: a consumer whose group rebalances is given them again. */
 const countOf = (text: string): number => received.filter((other) => other === text).length;
@@ -304,9 +311,11 @@ test('events whose partition takes nothing wait apart, are tried again, and hold
   const kept = await asides();
   assert.deepEqual(kept.flatMap(({ texts }) => texts).sort(), ['stuck 1', 'stuck 2']);
   assert.ok(kept.every(({ waits }) => waits));
+  await eventually(() => ageMs('test.waiting') > standsMs, 'the age of their loop rises');
   isStuck = false;
   await eventually(() => countOf('stuck 1') >= 1 && countOf('stuck 2') >= 1, 'they arrive');
   await eventually(async () => (await asides()).length === 0, 'nothing waits any more');
+  await eventually(() => ageMs('test.waiting') < standsMs, 'the age of their loop falls');
   await running.stop();
 });
 
@@ -325,8 +334,10 @@ test('while Kafka is away nothing is set aside', async () => {
   const running = relay('test', away);
   await eventually(() => tries >= 5, 'it is tried again and again');
   assert.deepEqual([await rows(), await asides()], [1, []]);
+  await eventually(() => ageMs('test') > standsMs, 'the age of the relay rises');
   isAway = false;
   await eventually(() => countOf('patient') >= 1, 'it arrives');
+  await eventually(() => ageMs('test') < standsMs, 'the age of the relay falls');
   await running.stop();
 });
 
@@ -368,4 +379,30 @@ test('a claim that a clock far ahead has made holds up nobody when the clock is 
   const running = relay();
   await eventually(() => countOf('of the future') >= 1, 'it arrives');
   await running.stop();
+});
+
+test('the age of a relay that always has more to publish is young', async () => {
+  const running = relay('busy');
+  let isOver = false;
+  const storing = (async () => {
+    for (let at = 0; !isOver; at += 1) {
+      await store(`busy ${at}`);
+      await sleep(20);
+    }
+  })();
+  let youngAgain = 0;
+  let lastMs = 0;
+  try {
+    await eventually(() => {
+      const nowMs = ageMs('busy');
+      if (nowMs < lastMs && lastMs > 500) youngAgain += 1;
+      lastMs = nowMs;
+      return youngAgain >= 3;
+    }, 'rounds end well while there is more to do');
+  } finally {
+    isOver = true;
+    await storing;
+    await eventually(async () => (await rows()) === 0, 'the outbox is empty');
+    await running.stop();
+  }
 });

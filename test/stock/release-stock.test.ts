@@ -9,8 +9,10 @@ import { createMetrics } from '../../services/runtime/metrics.ts';
 import { createFollowOrders, decodeOrderEvent } from '../../services/stock/follow-orders.ts';
 import type { Gate } from '../../services/stock/gate.ts';
 import { moveHolds, type OrderMove } from '../../services/stock/ledger-moves.ts';
+import { releaseDead } from '../../services/stock/release-dead.ts';
 import { createReleaseStock } from '../../services/stock/release-stock.ts';
 import { createStockMetrics } from '../../services/stock/stock-metrics.ts';
+import { pauseAt } from '../support/composed.ts';
 import { lockRows } from '../support/locked-rows.ts';
 import {
   atRest,
@@ -133,6 +135,35 @@ async function databaseName(): Promise<string> {
   const [rows] = await system.pool.query('SELECT DATABASE() AS name');
   return (rows as [{ name: string }])[0].name;
 }
+
+test('beside an order whose row is locked, a dead order that is being posted just now is asked for again', async () => {
+  const [locked, free] = [await newSku(system, 5n), await newSku(system, 5n)];
+  const [stuck, dead] = [reservation([locked]), reservation([free])];
+  const coming = reservation([await newSku(system, 5n)]);
+  for (const order of [stuck, dead]) await reserve(system, order);
+  const holder = await lockRows(await databaseName(), [
+    `SELECT state FROM stock_holds WHERE order_id = ${stuck.orderId} FOR UPDATE`,
+  ]);
+  const post = pauseAt('stock.before_post_commit');
+  const posting = reserve(system, coming);
+  try {
+    await post.reached;
+    const log = createLog('test', 'silent');
+    const releaseStock = releasesWith({
+      release: async () => 'CREDITED',
+      forgetRequests: async () => undefined,
+    });
+    const orderIds = [stuck.orderId, dead.orderId, coming.orderId];
+    const left = await releaseDead({ pool: system.pool, releaseStock, log }, orderIds);
+    assert.deepEqual([...left.again].sort(), [stuck.orderId, coming.orderId].sort());
+    assert.equal(left.failed.size, 0);
+    assert.deepEqual(await holdsOf(system.pool, dead.orderId), [`${free}:3`]);
+  } finally {
+    post.release();
+    await posting;
+    await holder.release();
+  }
+});
 
 const lockedThings = [
   {

@@ -6,6 +6,8 @@ import { failpoints } from '../../services/runtime/failpoints.ts';
 import { reasonOf } from '../../services/runtime/refusals.ts';
 import { clearFailpoints, pauseAt } from '../support/composed.ts';
 import { eventually } from '../support/eventually.ts';
+import { lockRows } from '../support/locked-rows.ts';
+import { metric } from './buyers.ts';
 import {
   atRest,
   holdsOf,
@@ -238,4 +240,25 @@ test('a buyer who finds the gate missing is told to come again soon', async () =
     assert.equal(outcome.value.retryAfterMs, 1_000);
   }
   await untilOpen(system, skuId);
+});
+
+test('the lag of installations rises while a gate cannot be installed, and is gone behind it', async () => {
+  const skuId = await newSku(system, 10n);
+  const lag = async (): Promise<number> => {
+    const ports = [system.metricsPort, copy.metricsPort];
+    return Math.max(
+      ...(await Promise.all(ports.map((port) => metric(port, 'stock_resync_lag_seconds')))),
+    );
+  };
+  const lock = await lockRows(system.database, [
+    `SELECT title FROM skus WHERE sku_id = ${skuId} FOR UPDATE`,
+  ]);
+  try {
+    await system.redis.del(`{sku:${skuId}}:meta`);
+    await eventually(async () => (await lag()) > 8, 'the lag rises');
+  } finally {
+    await lock.release();
+  }
+  await untilOpen(system, skuId);
+  await eventually(async () => (await lag()) === 0, 'nothing is wanted any more');
 });

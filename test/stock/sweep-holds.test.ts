@@ -127,48 +127,69 @@ function holdPostAt(place: string): { readonly reached: Promise<void>; release()
 const isDue = (orderId: bigint): boolean =>
   firstOrderIdAt(Date.now()) > orderId + (BigInt(shortSettleAgeMs + 500) << 22n);
 
-test('a hold that a post under way has inserted is asked for, and released once it is there', async () => {
-  const skuId = await newSku(system, 10n);
-  const [order, other] = [reservation([skuId]), reservation([await newSku(system, 10n)])];
-  system.orders.resolve = () => 'DEAD';
-  const post = holdPostAt('stock.before_post_commit');
-  const slow = reserve(system, order);
-  await post.reached;
-  try {
-    assert.equal((await reserve(system, other)).$case, 'reserved');
-    await eventually(
-      async () => (await holdsOf(system.pool, other.orderId))[0]?.endsWith(':3'),
-      'the sweep goes on beside it',
-    );
-    await eventually(() => system.orders.asked.includes(order.orderId), 'it is asked for');
-    assert((await cursor()) < order.orderId, 'it is not passed');
-  } finally {
-    post.release();
-  }
-  assert.equal((await slow).$case, 'reserved');
-  await eventually(
-    async () => (await holdsOf(system.pool, order.orderId))[0] === `${skuId}:3`,
-    'the hold is released',
-  );
-  assert.equal(await atRest(system, skuId), 10);
-});
+/**
+ * Runs what holds a post for longer than the sweep's age. On a machine that stands still the post may end by its
+ * deadline meanwhile, whose outcome is unknown: then it is tried again.
+ */
+async function untilPostInTime(scenario: () => Promise<'in time' | 'late'>): Promise<void> {
+  await eventually(async () => (await scenario()) === 'in time', 'the post ends in time', {
+    withinMs: 300_000,
+  });
+}
 
-test('a post that inserts its holds behind the watermark is dead, whatever it had read before', async () => {
-  const skuId = await newSku(system, 10n);
-  const order = reservation([skuId]);
-  const post = holdPostAt('stock.in_post');
-  const slow = reserve(system, order);
-  await post.reached;
-  try {
-    await eventually(() => isDue(order.orderId), 'the order is due');
-    await untilPassed(order.orderId);
-  } finally {
-    post.release();
-  }
-  assert.equal((await slow).$case, 'dead');
-  assert.deepEqual(await holdsOf(system.pool, order.orderId), [`${skuId}:5`]);
-  assert.equal(await atRest(system, skuId), 10);
-});
+test('a hold that a post under way has inserted is asked for, and released once it is there', () =>
+  untilPostInTime(async () => {
+    const skuId = await newSku(system, 10n);
+    const [order, other] = [reservation([skuId]), reservation([await newSku(system, 10n)])];
+    system.orders.resolve = () => 'DEAD';
+    const post = holdPostAt('stock.before_post_commit');
+    let passed = false;
+    const slow = reserve(system, order);
+    await post.reached;
+    try {
+      assert.equal((await reserve(system, other)).$case, 'reserved');
+      await eventually(
+        async () => (await holdsOf(system.pool, other.orderId))[0]?.endsWith(':3'),
+        'the sweep goes on beside it',
+      );
+      await eventually(() => system.orders.asked.includes(order.orderId), 'it is asked for');
+      passed = (await cursor()) >= order.orderId;
+    } finally {
+      post.release();
+    }
+    const { $case } = await slow;
+    if ($case === 'unknown') return 'late';
+    assert.equal($case, 'reserved');
+    assert.equal(passed, false, 'it is not passed');
+    await eventually(
+      async () => (await holdsOf(system.pool, order.orderId))[0] === `${skuId}:3`,
+      'the hold is released',
+    );
+    assert.equal(await atRest(system, skuId), 10);
+    return 'in time';
+  }));
+
+test('a post that inserts its holds behind the watermark is dead, whatever it had read before', () =>
+  untilPostInTime(async () => {
+    const skuId = await newSku(system, 10n);
+    const order = reservation([skuId]);
+    const post = holdPostAt('stock.in_post');
+    const slow = reserve(system, order);
+    await post.reached;
+    try {
+      await eventually(() => isDue(order.orderId), 'the order is due');
+      await untilPassed(order.orderId);
+    } finally {
+      post.release();
+    }
+    const { $case } = await slow;
+    if ($case === 'unknown') return 'late';
+    assert.equal($case, 'dead');
+    // The settling of pending lines bars it, which may come before that answer or behind it.
+    assert.equal(await atRest(system, skuId), 10);
+    assert.deepEqual(await holdsOf(system.pool, order.orderId), [`${skuId}:5`]);
+    return 'in time';
+  }));
 
 test('another process goes on where one has stopped sweeping', async () => {
   const skuId = await newSku(system, 10n);
