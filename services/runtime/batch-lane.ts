@@ -43,6 +43,8 @@ export class BatchLane<In, Out> {
   scheduled = false;
   /** Running mean of what a batch takes, in milliseconds; 0 before the first has ended. */
   #batchMs = 0;
+  /** When the youngest batch that was carried out began: one that hangs since before hangs by itself. */
+  #workedSinceMs = 0;
 
   constructor(key: string | number | bigint, bounds: LaneBounds) {
     this.key = key;
@@ -111,18 +113,29 @@ export class BatchLane<In, Out> {
     return batch;
   }
 
-  end(batch: UnderWay<In, Out>, nowMs: number): void {
+  /** @param worked whether any of its entries was carried out */
+  end(batch: UnderWay<In, Out>, nowMs: number, worked: boolean): void {
     this.underWay.delete(batch);
+    if (batch.sinceMs < this.#workedSinceMs) return;
+    if (worked) this.#workedSinceMs = batch.sinceMs;
     const tookMs = nowMs - batch.sinceMs;
     this.#batchMs += (tookMs - this.#batchMs) * (this.#batchMs === 0 ? 1 : newestWeight);
   }
 
-  /** How long an entry that is added now will probably take, its wait included; 0 if nobody knows. */
+  /**
+   * How long an entry that is added now will probably take, its wait included; 0 if nobody knows. A batch
+   * that hangs tells of those to come only as long as none that began after it was carried out.
+   */
   expectedMs(nowMs: number): number {
     const { entriesMax, inFlightMax } = this.#bounds;
     let batchMs = this.#batchMs;
-    for (const { sinceMs } of this.underWay) batchMs = Math.max(batchMs, nowMs - sinceMs);
-    const ahead = Math.ceil(this.queue.length / entriesMax) + this.underWay.size;
+    let underWay = 0;
+    for (const { sinceMs } of this.underWay) {
+      if (sinceMs < this.#workedSinceMs) continue;
+      underWay += 1;
+      batchMs = Math.max(batchMs, nowMs - sinceMs);
+    }
+    const ahead = Math.ceil(this.queue.length / entriesMax) + underWay;
     return batchMs * (1 + Math.max(0, ahead - inFlightMax + 1) / inFlightMax);
   }
 }

@@ -174,6 +174,7 @@ export class Batcher<In, Out> {
     metrics?.entries.observe({ hop: name }, entries.length);
     const oldestMs = entries[0]?.sinceMs ?? nowMs;
     metrics?.queueAge.observe({ hop: name }, (nowMs - oldestMs) / 1_000);
+    let worked = false;
     try {
       const latest = Deadline.latest(entries.map((waiting) => waiting.deadline));
       const results = await run(
@@ -186,6 +187,7 @@ export class Batcher<In, Out> {
       if (results.length !== entries.length) {
         throw new Error(`${name}: ${results.length} results for ${entries.length} entries`);
       }
+      worked = results.some((result) => !(result instanceof Error));
       for (const [index, waiting] of entries.entries()) {
         answer(waiting, results[index] as Out | Error);
       }
@@ -193,7 +195,7 @@ export class Batcher<In, Out> {
       const cause = error instanceof Error ? error : new Error(String(error));
       for (const waiting of entries) answer(waiting, cause);
     } finally {
-      lane.end(batch, performance.now());
+      lane.end(batch, performance.now(), worked);
       if (lane.queue.length > 0) this.#schedule(lane);
       else this.#dropIfIdle(lane);
     }

@@ -11,6 +11,7 @@ import { type System, type SystemOptions, startSystem } from '../support/system.
 import { startTcpProxy } from '../support/tcp-proxy.ts';
 import { buyers } from './buyers.ts';
 import { assertRecovered, assertUnharmed, type Phases, runTrial } from './harness.ts';
+import { usersOfDatabase } from './users-of-database.ts';
 
 // One of two order databases is gone: its users are refused at once and nothing is reserved for them; users
 // of the other one buy, lost holds of theirs come back, and every process is ready.
@@ -47,16 +48,6 @@ async function startShop(options: Partial<SystemOptions>): Promise<System> {
   return system;
 }
 
-/** Users whose orders are in a database. */
-async function usersOf(system: System, index: number): Promise<bigint[]> {
-  const [rows] = await (system.orderPools[0] as System['stockPool']).query(
-    'SELECT slots FROM slot_map WHERE id = 1',
-  );
-  const slots = JSON.parse(String((rows as { slots: unknown }[])[0]?.slots)) as [number, number][];
-  const users = Array.from({ length: 2_000 }, (_, number) => 10_000n + BigInt(number));
-  return users.filter((user) => slots[slotOfUser(user)]?.[0] === index);
-}
-
 async function heldOf({ stockPool }: System, skuId: bigint): Promise<number> {
   const [rows] = await stockPool.query('SELECT held FROM skus WHERE sku_id = ?', [skuId]);
   return Number((rows as { held: string }[])[0]?.held);
@@ -75,7 +66,10 @@ async function leaveHold({ stock }: System, userId: bigint): Promise<bigint> {
 }
 
 async function assertOnlyItsOwn(system: System, loss: Loss): Promise<void> {
-  const [living, dead] = [await usersOf(system, 1 - loss.index), await usersOf(system, loss.index)];
+  const [living, dead] = [
+    await usersOfDatabase(system, 1 - loss.index),
+    await usersOfDatabase(system, loss.index),
+  ];
   const common = { perSecond: 40, client: (number: number) => system.order(number % 2) };
   let left = 0n;
   let heldAtTheEnd = 0;

@@ -16,7 +16,7 @@ test('the harness sees who was harmed, when, and who recovered', async () => {
       slow: {
         perSecond: 100,
         async send() {
-          if (broken) await sleep(1_300);
+          if (broken) await sleep(1_500);
           return made;
         },
       },

@@ -118,8 +118,8 @@ function startSending({ perSecond, send }: Group): { sent: Sent[]; stop(): Promi
   const startMs = performance.now();
   let number = 0;
   const timer = setInterval(() => {
-    const due = Math.floor(((performance.now() - startMs) * perSecond) / 1_000);
-    for (; number < due; number += 1) {
+    const due = ((performance.now() - startMs) * perSecond) / 1_000;
+    for (; number <= due; number += 1) {
       const dueMs = startMs + (number * 1_000) / perSecond;
       const one = send(number)
         .catch((error): Attempt => ({ outcome: 'unknown', reason: String(error) }))

@@ -266,6 +266,33 @@ test('a lane says what an entry will probably take: longer behind a queue, and w
   await batcher.close();
 });
 
+test('a batch that hangs says nothing of those to come once one that began after it was carried out', async () => {
+  const { batcher, batch } = heldBatcher({ entriesMax: 1, slowAfterMs: 100 });
+  const hanging = batcher.add(1, later());
+  const one = await batch(0);
+  const hungFromMs = performance.now();
+  const next = batcher.add(2, later());
+  const two = await batch(1);
+  const ageMs = performance.now() - hungFromMs;
+  assert.ok(batcher.expectedMs() >= ageMs, 'as long as nothing was carried out since');
+  // A failure is no sign that the others fare better.
+  two.fail(new Error('lost as well'));
+  await assert.rejects(next);
+  assert.ok(batcher.expectedMs() >= ageMs, 'nor after a failure');
+  for (const index of [2, 3, 4, 5]) {
+    const more = batcher.add(index, later());
+    (await batch(index)).finish();
+    await more;
+  }
+  const hungMs = performance.now() - hungFromMs;
+  assert.ok(batcher.expectedMs() < hungMs, `${batcher.expectedMs()} ms beside one that hangs`);
+  const before = batcher.expectedMs();
+  one.finish();
+  await hanging;
+  assert.ok(batcher.expectedMs() <= before, 'nor when it ends at last');
+  await batcher.close();
+});
+
 test('closing refuses new entries and waits for those taken in', async () => {
   const { batcher, batch } = heldBatcher({});
   const first = batcher.add(1, later());

@@ -246,6 +246,23 @@ test('business refusals never open a circuit', async () => {
   await server.stop();
 });
 
+test('a peer that answers that it is full, or that what it needs is away, opens no circuit', async () => {
+  for (const reason of ['OVERLOADED', 'DEPENDENCY_DOWN'] as const) {
+    const server = await startStock({
+      getSku: async () => {
+        throw new Refusal(reason);
+      },
+    });
+    const { client, breaker, close } = await connectTo(server.port);
+    for (let call = 0; call < 40; call += 1) {
+      assert.equal(await reasonOf(client.getSku({ skuId: 1n })), reason);
+    }
+    assert.equal(breaker('stock.read')?.open, false);
+    close();
+    await server.stop();
+  }
+});
+
 test('callers without time get their timeouts and leave the circuit closed for the others', async () => {
   let slow = false;
   const server = await startStock({

@@ -4,8 +4,9 @@ import { type AddressInfo, connect, createServer, type Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { Redis } from 'ioredis';
 import { freePort } from '../../deploy/local/port.ts';
-import { startRedis } from '../../deploy/local/redis.ts';
+import { type RedisServer, startRedis } from '../../deploy/local/redis.ts';
 import { JudgedTime } from '../../services/runtime/judged-time.ts';
 import { createLog } from '../../services/runtime/log.ts';
 import {
@@ -14,9 +15,11 @@ import {
   offsetAfter,
 } from '../../services/stock/gate-connection.ts';
 import { eventually } from '../support/eventually.ts';
+import { startTcpProxy } from '../support/tcp-proxy.ts';
 
 const dir = mkdtempSync(join(tmpdir(), 'sluice-gate-'));
 const redis = await startRedis({ dir, port: await freePort() });
+const more: RedisServer[] = [];
 
 /** Passes bytes on to Redis and back, but answers to questions for its time so much later. */
 const sockets = new Set<Socket>();
@@ -42,7 +45,7 @@ await new Promise<void>((resolve) => slow.listen(0, '127.0.0.1', resolve));
 after(async () => {
   for (const socket of sockets) socket.destroy();
   slow.close();
-  await redis.stop();
+  for (const server of [redis, ...more]) await server.stop();
   rmSync(dir, { recursive: true, force: true });
 });
 
@@ -96,3 +99,45 @@ test('an answer that cannot be squared with what was known before is believed', 
   assert.equal(offsetAfter(30, 40, 90), 40, 'it went ahead, or was slow');
   assert.equal(offsetAfter(95, 40, 90), 40, 'it went back');
 });
+
+for (const [reply, serveStale, ask] of [
+  ['READONLY', 'yes', async ({ redis }: GateConnection) => await redis.set('key', 'value')],
+  ['MASTERDOWN', 'no', async ({ redis }: GateConnection) => await redis.get('key')],
+] as const) {
+  test(`a server that answers ${reply} is left for the one that its address leads to now`, async () => {
+    const [old, next] = [await addRedis(), await addRedis()];
+    const proxy = await startTcpProxy(old.port);
+    const url = `redis://127.0.0.1:${proxy.port}`;
+    const log = createLog('test', 'silent');
+    // It looks at no server by itself while the test lasts: the reply alone must do.
+    const options = { url, commandTimeoutMs: 10_000, time: new JudgedTime(), log, lookMs: 600_000 };
+    const connection = connectGate(options);
+    const demoted = new Redis(old.url);
+    try {
+      await eventually(() => connection.connected, 'it is connected');
+      await ask(connection);
+      await demoted.config('SET', 'replica-serve-stale-data', serveStale);
+      await demoted.call('REPLICAOF', '127.0.0.1', '1');
+      proxy.target(next.port);
+      // The connection to it stays open, as that of every server that is demoted and lives on.
+      await assert.rejects(ask(connection), new RegExp(reply));
+      await eventually(async () => {
+        const isSet = await connection.redis.set('key', 'new').catch(() => undefined);
+        return isSet === 'OK' && connection.connected;
+      }, 'writes are taken again');
+      assert.equal(connection.fault, undefined);
+    } finally {
+      connection.close();
+      demoted.disconnect();
+      await proxy.stop();
+    }
+  });
+}
+
+/** One more server; it stops with the test file. */
+async function addRedis(): Promise<RedisServer> {
+  const folder = mkdtempSync(join(dir, 'more-'));
+  const server = await startRedis({ dir: folder, port: await freePort() });
+  more.push(server);
+  return server;
+}

@@ -14,7 +14,12 @@ export async function lockRows(
 ): Promise<LockedRows> {
   const connection = await createConnection({ uri: url, database });
   await connection.query('START TRANSACTION');
-  for (const statement of statements) await connection.query(statement);
+  try {
+    for (const statement of statements) await connection.query(statement);
+  } catch (error) {
+    connection.destroy();
+    throw error;
+  }
   return {
     async release() {
       await connection.query('ROLLBACK');
