@@ -40,6 +40,8 @@ export interface OrderDatabase {
   readonly pool: Pool;
   /** Whether the database is known to be away. */
   readonly away: boolean;
+  /** The time that the clocks agree on. @throws Refusal DEPENDENCY_DOWN while they disagree */
+  now(): Date;
   /** One statement by itself. @throws Refusal DEPENDENCY_DOWN, or the server's error */
   query<Rows extends RowDataPacket[]>(sql: SqlText, deadline: Deadline): Promise<Rows>;
   /**
@@ -100,6 +102,7 @@ export function openOrderDatabase(options: OrderDatabaseOptions): OrderDatabase 
     get away() {
       return circuit.open;
     },
+    now: () => dateOf(time.nowMs()),
     inTurn: <Result>(work: () => Promise<Result>, deadline: Deadline) =>
       singles.add(work, deadline) as Promise<Result>,
     query: (sql, deadline) => circuit.fire(() => query(pool, sql, [], { deadline })),
@@ -110,9 +113,8 @@ export function openOrderDatabase(options: OrderDatabaseOptions): OrderDatabase 
           { ...transactionOptions, opening: [lockSlotMap] },
           async (connection, [map]) => {
             if (map?.[0]?.version !== transactionOptions.mapVersion) throw new StaleSlotMap(index);
-            const nowMs = time.corrected((map[0].now as Date).getTime());
-            if (nowMs === undefined) throw new Refusal('DEPENDENCY_DOWN', 'The clocks disagree');
-            return await work(connection, new Date(nowMs));
+            const now = dateOf(time.corrected((map[0].now as Date).getTime()));
+            return await work(connection, now);
           },
         ),
       ),
@@ -122,6 +124,11 @@ export function openOrderDatabase(options: OrderDatabaseOptions): OrderDatabase 
       await pool.end();
     },
   };
+}
+
+function dateOf(nowMs: number | undefined): Date {
+  if (nowMs === undefined) throw new Refusal('DEPENDENCY_DOWN', 'The clocks disagree');
+  return new Date(nowMs);
 }
 
 /** Keeps a move of slots away until the transaction ends, and tells MySQL's time. */

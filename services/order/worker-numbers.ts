@@ -4,6 +4,11 @@ import { type Pool, query } from '../runtime/mysql.ts';
 
 const statementDeadlineMs = 2_000;
 
+/** Longer than any lease, in seconds. */
+const leaseSecondsMax = 120;
+const isOver = `(leased_until <= UTC_TIMESTAMP(3)
+  OR leased_until > UTC_TIMESTAMP(3) + INTERVAL ${leaseSecondsMax} SECOND)`;
+
 /** A number that nobody has leased, and the greatest time inside any id that was made under it. */
 export interface FreeNumber {
   readonly workerId: number;
@@ -42,11 +47,14 @@ export class WorkerNumbers {
     return Number(rows[0]?.now_ms);
   }
 
-  /** A number whose lease is over and whose ids all lie before `nowMs`. */
+  /**
+   * A number whose lease is over and whose ids all lie before `nowMs`. The ids alone keep two holders apart; a lease that
+   * ends later than any can was stored while MySQL's clock was ahead, and is over.
+   */
   async free(nowMs: number): Promise<FreeNumber | undefined> {
     const rows = await this.#query<RowDataPacket[]>(
       `SELECT worker_id, high_water_ms FROM workers
-       WHERE worker_id % ? = ? AND leased_until <= UTC_TIMESTAMP(3) AND high_water_ms < ?
+       WHERE worker_id % ? = ? AND ${isOver} AND high_water_ms < ?
        ORDER BY high_water_ms, RAND() LIMIT 1`,
       [this.#places, this.#place, nowMs],
     );
@@ -58,7 +66,7 @@ export class WorkerNumbers {
   /** Whether somebody has a lease of a number here, as before there were more or fewer databases. */
   async isLeased(workerId: number): Promise<boolean> {
     const rows = await this.#query<RowDataPacket[]>(
-      'SELECT 1 FROM workers WHERE worker_id = ? AND leased_until > UTC_TIMESTAMP(3)',
+      `SELECT 1 FROM workers WHERE worker_id = ? AND NOT ${isOver}`,
       [workerId],
     );
     return rows.length > 0;
@@ -71,7 +79,7 @@ export class WorkerNumbers {
   ): Promise<boolean> {
     return await this.#update(
       `UPDATE workers SET owner = ?, leased_until = UTC_TIMESTAMP(3) + INTERVAL ? MICROSECOND, high_water_ms = ?
-       WHERE worker_id = ? AND high_water_ms = ? AND leased_until <= UTC_TIMESTAMP(3)`,
+       WHERE worker_id = ? AND high_water_ms = ? AND ${isOver}`,
       [owner, leaseMs * 1_000, highWaterMs, workerId, seenMs],
     );
   }
