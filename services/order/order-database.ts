@@ -40,8 +40,8 @@ export interface OrderDatabase {
   readonly pool: Pool;
   /** Whether the database is known to be away. */
   readonly away: boolean;
-  /** The time that the clocks agree on. @throws Refusal DEPENDENCY_DOWN while they disagree */
-  now(): Date;
+  /** The time that the clocks agree on; undefined while they disagree. */
+  now(): Date | undefined;
   /** One statement by itself. @throws Refusal DEPENDENCY_DOWN, or the server's error */
   query<Rows extends RowDataPacket[]>(sql: SqlText, deadline: Deadline): Promise<Rows>;
   /**
@@ -102,7 +102,10 @@ export function openOrderDatabase(options: OrderDatabaseOptions): OrderDatabase 
     get away() {
       return circuit.open;
     },
-    now: () => dateOf(time.nowMs()),
+    now() {
+      const nowMs = time.nowMs();
+      return nowMs === undefined ? undefined : new Date(nowMs);
+    },
     inTurn: <Result>(work: () => Promise<Result>, deadline: Deadline) =>
       singles.add(work, deadline) as Promise<Result>,
     query: (sql, deadline) => circuit.fire(() => query(pool, sql, [], { deadline })),
@@ -113,8 +116,9 @@ export function openOrderDatabase(options: OrderDatabaseOptions): OrderDatabase 
           { ...transactionOptions, opening: [lockSlotMap] },
           async (connection, [map]) => {
             if (map?.[0]?.version !== transactionOptions.mapVersion) throw new StaleSlotMap(index);
-            const now = dateOf(time.corrected((map[0].now as Date).getTime()));
-            return await work(connection, now);
+            const nowMs = time.corrected((map[0].now as Date).getTime());
+            if (nowMs === undefined) throw new Refusal('DEPENDENCY_DOWN', 'The clocks disagree');
+            return await work(connection, new Date(nowMs));
           },
         ),
       ),
@@ -124,11 +128,6 @@ export function openOrderDatabase(options: OrderDatabaseOptions): OrderDatabase 
       await pool.end();
     },
   };
-}
-
-function dateOf(nowMs: number | undefined): Date {
-  if (nowMs === undefined) throw new Refusal('DEPENDENCY_DOWN', 'The clocks disagree');
-  return new Date(nowMs);
 }
 
 /** Keeps a move of slots away until the transaction ends, and tells MySQL's time. */

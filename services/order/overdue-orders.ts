@@ -1,6 +1,7 @@
 import type { RowDataPacket } from 'mysql2/promise';
 import { OrderStatus } from '../../gen/sluice/order/v1/order.ts';
 import type { Deadline } from '../runtime/deadline.ts';
+import { Refusal } from '../runtime/refusals.ts';
 import type { OrderDatabase } from './order-database.ts';
 import { timeLiteral } from './order-rows.ts';
 import type { OrderShards } from './order-shards.ts';
@@ -27,14 +28,16 @@ export async function readOverdue(
   database: OrderDatabase,
   deadline: Deadline,
 ): Promise<Overdue> {
-  const now = timeLiteral(database.now());
+  const time = database.now();
+  if (time === undefined) throw new Refusal('DEPENDENCY_DOWN', 'The clocks disagree');
+  const now = timeLiteral(time);
   const counts = shards.tablesOf(database.index).flatMap((table) => {
     const due = (begun: number): string =>
       `(SELECT order_id, expire_time FROM orders_${table} FORCE INDEX (due)
         WHERE status = ${pending} AND payment_begun = ${begun} AND expire_time <= ${now}
         ORDER BY expire_time LIMIT ${countMax}) AS due`;
-    const age = (time: string): string =>
-      `TIMESTAMPDIFF(MICROSECOND, MIN(${time}), ${now}) DIV 1000 AS age_ms`;
+    const age = (column: string): string =>
+      `TIMESTAMPDIFF(MICROSECOND, MIN(${column}), ${now}) DIV 1000 AS age_ms`;
     return [
       `SELECT 0 AS begun, COUNT(*) AS orders, 0 AS processing, ${age('expire_time')} FROM ${due(0)}`,
       `SELECT 1 AS begun, COUNT(*) AS orders, COALESCE(SUM(o.processing), 0) AS processing,

@@ -63,11 +63,12 @@ export class WorkerNumbers {
     return { workerId: Number(row.worker_id), highWaterMs: Number(row.high_water_ms) };
   }
 
-  /** Whether somebody has a lease of a number here, as before there were more or fewer databases. */
-  async isLeased(workerId: number): Promise<boolean> {
+  /** Whether somebody has a lease of a number here at `nowMs`, as before there were more or fewer databases. */
+  async isLeased(workerId: number, nowMs: number): Promise<boolean> {
     const rows = await this.#query<RowDataPacket[]>(
-      `SELECT 1 FROM workers WHERE worker_id = ? AND NOT ${isOver}`,
-      [workerId],
+      `SELECT 1 FROM workers WHERE worker_id = ? AND owner IS NOT NULL
+         AND (leased_until > UTC_TIMESTAMP(3) OR high_water_ms >= ?)`,
+      [workerId, nowMs],
     );
     return rows.length > 0;
   }
@@ -84,12 +85,21 @@ export class WorkerNumbers {
     );
   }
 
-  /** @returns false if the lease is over or another's */
-  async extend(workerId: number, { owner, leaseMs, highWaterMs }: NewLease): Promise<boolean> {
+  /**
+   * A lease that is over by MySQL's clock alone, which has stepped, is still its holder's: nobody may have taken the number
+   * while ids under it may lie behind `nowMs`.
+   *
+   * @returns false if the lease is over or another's
+   */
+  async extend(
+    workerId: number,
+    { owner, leaseMs, highWaterMs }: NewLease,
+    nowMs: number,
+  ): Promise<boolean> {
     return await this.#update(
       `UPDATE workers SET leased_until = UTC_TIMESTAMP(3) + INTERVAL ? MICROSECOND, high_water_ms = ?
-       WHERE worker_id = ? AND owner = ? AND leased_until > UTC_TIMESTAMP(3)`,
-      [leaseMs * 1_000, highWaterMs, workerId, owner],
+       WHERE worker_id = ? AND owner = ? AND (leased_until > UTC_TIMESTAMP(3) OR high_water_ms >= ?)`,
+      [leaseMs * 1_000, highWaterMs, workerId, owner, nowMs],
     );
   }
 

@@ -7,10 +7,11 @@ import { notYet, onSale, over } from './clock-shop.ts';
 import { type Attempt, type Sent, startSending } from './harness.ts';
 
 const perSecond = 30;
-const budgetMs = 2_000;
+/** No order is unknown because the machine stood still for a moment. */
+const budgetMs = 8_000;
 /** Of both copies of order: so many in a row, all made, and the clocks are judged. */
 const inARow = 20;
-/** A bound, not an expectation: clocks are looked at every second. */
+/** A bound, not an expectation. */
 const judgedWithinMs = 30_000;
 
 /** Buyers of SKUs on sale, and some of SKUs whose sale is over or has not begun, until they are stopped. */
@@ -78,7 +79,9 @@ export class ClockBuyers {
     }
     const reasons = Object.entries(Object.groupBy(told, ({ reason = '' }) => reason));
     const counts = reasons.map(([reason, all]) => `${reason} ${all?.length}`).join(', ');
-    return `served after ${Math.round(servedMs - steppedMs)} ms, ${told.length} of ${meanwhile.length} not: ${counts}`;
+    const lastMs = meanwhile.findLast((one) => one.attempt.outcome !== 'made')?.dueMs ?? steppedMs;
+    const forMs = Math.round(lastMs - steppedMs);
+    return `${told.length} of ${meanwhile.length} orders refused within ${forMs} ms: ${counts}`;
   }
 
   async stop(): Promise<void> {

@@ -3,7 +3,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { startMariaDb } from '../../deploy/local/mariadb.ts';
 import { freePort } from '../../deploy/local/port.ts';
-import { createFakeClock, type FakeClock } from '../support/fake-clock.ts';
+import { eventually } from '../support/eventually.ts';
+import { createFakeClock } from '../support/fake-clock.ts';
 import { type System, startSystem } from '../support/system.ts';
 import { answered } from '../support/workload.ts';
 
@@ -14,7 +15,8 @@ export type ClockName = 'MySQL' | 'Redis' | 'a host';
 
 export interface ClockShop {
   readonly system: System;
-  readonly clocks: Readonly<Record<ClockName, FakeClock>>;
+  /** Sets one of the clocks, and waits until whoever goes by it tells the new time. */
+  set(name: ClockName, aheadSeconds: number): Promise<void>;
   close(): Promise<void>;
 }
 
@@ -26,6 +28,8 @@ export const notYet = 7_411n;
 export const over = 7_412n;
 
 export const settleAgeMs = 3_000;
+/** How late an answer may be that says what time it is; the steps are far longer. */
+const lateMsMax = 120_000;
 const minutes = 60_000;
 const mebibyte = 1024 * 1024;
 
@@ -67,11 +71,33 @@ export async function startClockShop(): Promise<ClockShop> {
       await close();
       throw error;
     });
-    return { system, clocks, close };
+    const set = async (name: ClockName, aheadSeconds: number): Promise<void> => {
+      clocks[name].set(aheadSeconds);
+      const isSet = async (): Promise<boolean> => {
+        const times = await timesBy(system, name);
+        return times.every((ms) => Math.abs(ms - Date.now() - aheadSeconds * 1_000) < lateMsMax);
+      };
+      // What a service says of its time is up to a second old.
+      await eventually(isSet, `the clock of ${name} is ${aheadSeconds} s ahead`);
+    };
+    return { system, set, close };
   } catch (error) {
     await stopDatabase();
     throw error;
   }
+}
+
+/** The time of everybody who goes by a clock, in milliseconds since 1970. */
+async function timesBy(system: System, name: ClockName): Promise<number[]> {
+  if (name === 'MySQL') {
+    const sql = 'SELECT UNIX_TIMESTAMP(NOW(3)) * 1000 AS now_ms';
+    const [rows] = await system.stockPool.query(sql);
+    return [Number((rows as { now_ms: string }[])[0]?.now_ms)];
+  }
+  if (name === 'Redis') return [Number((await system.redis.time())[0]) * 1_000];
+  const copies = [system.orders[1], system.stocks[1]];
+  const asked = copies.map((copy) => fetch(`http://127.0.0.1:${copy?.metricsPort}/healthz`));
+  return (await Promise.all(asked)).map(({ headers }) => Date.parse(headers.get('date') ?? ''));
 }
 
 async function createSkus(system: System): Promise<void> {

@@ -115,6 +115,24 @@ test('a number whose holder died is free again after its lease and its high-wate
   await freeAllNumbers();
 });
 
+test("a lease that is over by MySQL's clock alone is renewed", async () => {
+  const worker = await leased({ leaseMs: 60_000 });
+  const first = worker.current();
+  assert.ok(first);
+  // As when the clock has stepped forward: the number is still nobody else's.
+  await bench.sql(
+    0,
+    `UPDATE workers SET leased_until = UTC_TIMESTAMP(3) - INTERVAL 10 MINUTE
+     WHERE worker_id = ${first.workerId}`,
+  );
+  await worker.renew();
+  const renewed = worker.current();
+  assert.equal(renewed?.workerId, first.workerId);
+  assert.ok((renewed?.validUntilMs ?? 0) > first.validUntilMs);
+  await worker.stop(0);
+  await freeAllNumbers();
+});
+
 test('a lease that was stored while the clock was ahead keeps its number from nobody, ids that may exist do', async () => {
   const lockAll = (highWaterMs: number) =>
     bench.sql(
