@@ -84,7 +84,7 @@ export function openOrderDatabase(options: OrderDatabaseOptions): OrderDatabase 
     multipleStatements: true,
   });
   const circuit = createDatabaseCircuit({
-    ...{ name: `order.mysql.${index}`, url, log },
+    ...{ name: `order.mysql.${index}`, url, database, log },
     ...(options.breakerState ? { state: options.breakerState } : {}),
   });
 

@@ -14,6 +14,8 @@ export interface DatabaseCircuitOptions {
   readonly name: string;
   /** Where the server is, for a connection of its own: probes must not wait for a free one. */
   readonly url: string;
+  /** Probes are sent to this database, for a server may be there without it. */
+  readonly database: string;
   readonly log: Log;
   readonly state?: Gauge<'name'>;
 }
@@ -34,8 +36,8 @@ export interface DatabaseCircuit {
  * takes connections and answers nothing.
  */
 export function createDatabaseCircuit(options: DatabaseCircuitOptions): DatabaseCircuit {
-  const { name, url, log, state } = options;
-  const probePool = createPool(url, { connectionsMax: 1 });
+  const { name, url, database, log, state } = options;
+  const probePool = createPool(url, { database, connectionsMax: 1 });
   const probe = async (): Promise<boolean> => {
     await query(probePool, 'SELECT 1', [], { deadline: Deadline.after(probeMs) });
     return true;

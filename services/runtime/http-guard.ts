@@ -165,7 +165,7 @@ export class HttpGuard {
     const nowMs = this.#clock.tick();
     let unsentBytes = 0;
     for (const connection of this.#connections.values()) {
-      unsentBytes += connection.socket.writableLength;
+      unsentBytes += unsentBytesOf(connection);
       const { state } = connection.place;
       if (state === 'busy') this.#lookAtBusy(connection, nowMs);
       else if (state === 'unfinished') this.#lookAtUnfinished(connection, nowMs);
@@ -216,12 +216,15 @@ export class HttpGuard {
 
   /** Closes the connections that hold the most, until so many bytes are free. */
   #freeMemory(bytes: number): void {
-    const sockets = [...this.#connections.keys()];
-    sockets.sort((a, b) => b.writableLength - a.writableLength);
+    const held = [...this.#connections.values()].map((connection) => ({
+      socket: connection.socket,
+      bytes: unsentBytesOf(connection),
+    }));
+    held.sort((a, b) => b.bytes - a.bytes);
     let left = bytes;
-    for (const socket of sockets) {
+    for (const { socket, bytes: own } of held) {
       if (left <= 0) return;
-      left -= socket.writableLength;
+      left -= own;
       this.#close(socket, 'memory');
     }
   }
@@ -230,4 +233,11 @@ export class HttpGuard {
     this.#options.onClosed?.(reason);
     socket.destroy();
   }
+}
+
+/** What waits in the socket, and the answers that wait for those before them to be taken. */
+function unsentBytesOf({ socket, open }: Connection): number {
+  let bytes = socket.writableLength;
+  for (const response of open) if (response.socket === null) bytes += response.writableLength;
+  return bytes;
 }

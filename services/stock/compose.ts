@@ -187,13 +187,17 @@ function openStores(
 ): Stores {
   const { mysqlUrl, databasePrefix, connectionsMax, redisUrl, redisTimeoutMs } = config;
   const { transactionRestSeconds: restSecondsMax } = config;
-  const options = { database: `${databasePrefix}_stock`, restSecondsMax };
+  const database = `${databasePrefix}_stock`;
+  const options = { database, restSecondsMax };
   const pool = createPool(mysqlUrl, { ...options, connectionsMax, multipleStatements: true });
   lifecycle.add('ledger', () => pool.end());
   const readPool = createPool(mysqlUrl, { ...options, connectionsMax: readConnectionsMax });
   lifecycle.add('ledger for readers', () => readPool.end());
   const state = breakerState;
-  const ledger = createDatabaseCircuit({ name: 'stock.ledger', url: mysqlUrl, log, state });
+  const ledger = createDatabaseCircuit({
+    ...{ name: 'stock.ledger', url: mysqlUrl, database },
+    ...{ log, state },
+  });
   lifecycle.add('breaker of the ledger', () => ledger.stop());
   const time = new JudgedTime({ preferred: 'mysql' });
   const clock = followClock({ pool: readPool, time, log });

@@ -22,6 +22,8 @@ const settleAgeMs = 3_000;
 const graceMs = 5_000;
 /** Longer than worker leases last. */
 const duringMs = 6_000;
+/** Sent within the moment between the end of the measurement and the return of the database. */
+const lastOnesMax = 4;
 const slow = { timeout: 240_000 };
 
 interface Loss {
@@ -127,8 +129,10 @@ async function assertReady({ processes }: System): Promise<void> {
 /** Told "not now" at once, and nothing held for whom the loss could be known. */
 function assertRefused({ before, grace, during }: Phases, held: number): void {
   const figures = JSON.stringify({ grace, during, held });
-  assert.equal(during.unserved, during.sent, figures);
+  // The last of them may be sent in the very moment in which the database comes back.
   assert.deepEqual(Object.keys(during.reasons), ['DEPENDENCY_DOWN'], figures);
+  assert.equal(during.unserved + during.made, during.sent, figures);
+  assert.ok(during.made <= lastOnesMax, figures);
   assert.ok(during.otherMs.p50 <= Math.max(before.madeMs.p50, 100), figures);
   assert.ok(held <= before.made + grace.made + grace.unknown, figures);
 }

@@ -1,8 +1,7 @@
-import assert from 'node:assert/strict';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { ServiceProcess } from '../support/service-process.ts';
 import { type SqlServer, sqlServers } from '../support/sql-servers.ts';
 import { startSystem } from '../support/system.ts';
+import { startTcpProxy } from '../support/tcp-proxy.ts';
 import { buyers } from './buyers.ts';
 import { assertRecovered, assertUnharmed, runTrial } from './harness.ts';
 
@@ -12,19 +11,22 @@ import { assertRecovered, assertUnharmed, runTrial } from './harness.ts';
 const skuIds = Array.from({ length: 10 }, (_, index) => 7_101n + BigInt(index));
 /** The database's rest for a silent transaction, and the moment until a silent peer is given up. */
 const graceMs = 5_000;
-const freezesMax = 300;
-const lookEveryMs = 150;
+/** What a post sends once it has the locks of its SKUs. */
+const secondMessage = 'INSERT INTO stock_holds';
 
 const { testOnEach } = await sqlServers();
 
 testOnEach(
   'a copy of stock frozen in the middle of a post harms what it had in hand',
   async (server) => {
+    const wire = await startFreezingWire(server);
     const system = await startSystem({
       name: 'frozenstock',
       mysqlUrls: [server.url],
       orders: 2,
       stocks: 2,
+      envOf: (service, index): Readonly<Record<string, string>> =>
+        service === 'stock' && index === 0 ? { SLUICE_MYSQL_URLS: wire.url } : {},
     });
     try {
       for (const skuId of skuIds) await system.createSku({ skuId, supplied: 1_000_000n });
@@ -39,7 +41,7 @@ testOnEach(
       const { all } = await runTrial({
         groups: { all: group },
         bad: {
-          on: () => freezeInPost(server, victim, `${system.prefix}_stock`),
+          on: () => wire.freeze(victim),
           off: async () => void process.kill(victim.process.pid, 'SIGCONT'),
         },
         beforeMs: 3_000,
@@ -52,34 +54,31 @@ testOnEach(
       assertRecovered(all, 'buyers behind it');
     } finally {
       await system.close();
+      await wire.stop();
     }
   },
 );
 
-/** Freezes a process again and again, until it holds locked rows while it is frozen. */
-async function freezeInPost(
-  server: SqlServer,
-  { process: victim }: ServiceProcess,
-  database: string,
-): Promise<void> {
-  const holders = async (): Promise<string[]> => {
-    const rows = await server.sql<{ id: string }>(
-      `SELECT CAST(t.trx_id AS CHAR) AS id FROM information_schema.innodb_trx t
-       JOIN information_schema.processlist p ON p.id = t.trx_mysql_thread_id
-       WHERE p.db = '${database}' AND t.trx_rows_locked > 0 AND t.trx_query IS NULL`,
-    );
-    return rows.map(({ id }) => id);
+/** A way to the server on which a process is stopped when its post holds locks; what it says then is lost. */
+async function startFreezingWire({ url, port }: SqlServer) {
+  let frozen: (() => void) | undefined;
+  let victim: ServiceProcess | undefined;
+  const proxy = await startTcpProxy(port, {
+    onClientData(data) {
+      if (victim === undefined || !data.includes(secondMessage)) return data;
+      process.kill(victim.process.pid, 'SIGSTOP');
+      victim = undefined;
+      frozen?.();
+      return Buffer.alloc(0);
+    },
+  });
+  return {
+    url: Object.assign(new URL(url), { port: String(proxy.port) }).href,
+    freeze: (process: ServiceProcess) =>
+      new Promise<void>((resolve) => {
+        frozen = resolve;
+        victim = process;
+      }),
+    stop: () => proxy.stop(),
   };
-  for (let freeze = 0; freeze < freezesMax; freeze += 1) {
-    process.kill(victim.pid, 'SIGSTOP');
-    const first = await holders();
-    if (first.length > 0) {
-      await sleep(lookEveryMs);
-      const still = await holders();
-      if (first.some((id) => still.includes(id))) return;
-    }
-    process.kill(victim.pid, 'SIGCONT');
-    await sleep(7);
-  }
-  assert.fail('the copy was never frozen in the middle of a post');
 }

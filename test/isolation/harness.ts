@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { percentiles } from '../bench/recorder.ts';
 
 /** What one attempt came to. `unserved` is a quick "not now" (503, 429): nothing was done. */
 export interface Attempt {
@@ -16,6 +15,14 @@ export interface Group {
   send(number: number): Promise<Attempt>;
 }
 
+/** Milliseconds; NaN if there were no attempts. */
+export interface Latencies {
+  readonly p50: number;
+  /** The slowest, but for one of a hundred and for at least two: those that a pause of the machine met. */
+  readonly p99: number;
+  readonly max: number;
+}
+
 /** What the attempts of one phase came to. Latencies count from the moment each was due. */
 export interface Figures {
   readonly sent: number;
@@ -25,9 +32,9 @@ export interface Figures {
   readonly unknown: number;
   /** Reasons of what was not made, with their counts. */
   readonly reasons: Readonly<Record<string, number>>;
-  readonly madeMs: { readonly p50: number; readonly p99: number; readonly max: number };
+  readonly madeMs: Latencies;
   /** Of everything that was not made: how long it took to be told so. */
-  readonly otherMs: { readonly p50: number; readonly p99: number; readonly max: number };
+  readonly otherMs: Latencies;
 }
 
 /** A group's attempts before, during and after the bad thing, by when they were due. */
@@ -144,11 +151,26 @@ function summarise(sent: readonly Sent[]): Figures {
     const { reason = attempt.outcome } = attempt;
     if (attempt.outcome !== 'made') reasons[reason] = (reasons[reason] ?? 0) + 1;
   }
-  const round = (values: readonly number[]): Figures['madeMs'] => {
-    const { p50, p99, max } = percentiles(values);
-    return { p50: Math.round(p50), p99: Math.round(p99), max: Math.round(max) };
+  return {
+    sent: sent.length,
+    ...count,
+    reasons,
+    madeMs: latenciesOf(made),
+    otherMs: latenciesOf(others),
   };
-  return { sent: sent.length, ...count, reasons, madeMs: round(made), otherMs: round(others) };
+}
+
+const pausedMin = 2;
+
+function latenciesOf(values: readonly number[]): Latencies {
+  const sorted = [...values].sort((a, b) => a - b);
+  const at = (index: number): number => Math.round(sorted[Math.max(0, index)] ?? Number.NaN);
+  const paused = Math.max(pausedMin, Math.ceil(sorted.length / 100));
+  return {
+    p50: at(Math.ceil(sorted.length / 2) - 1),
+    p99: at(sorted.length - 1 - paused),
+    max: at(sorted.length - 1),
+  };
 }
 
 /** What a busy machine adds to the slowest of a hundred by itself, so that ratios of small figures mean nothing. */

@@ -155,8 +155,8 @@ test('what is in MySQL is shown while Kafka is away', async () => {
 });
 
 for (const [what, args, sentence] of [
-  ['the kind is none', ['--kind', 'mail'], /Allowed choices are event, outbox/],
-  ['outbox rows of a group are wanted', ['--kind', 'outbox', '--group', 'g'], /have none/],
+  ['the kind is none', ['--kind', 'mail'], /Allowed choices are event, outbox, webhook/],
+  ['outbox rows of a group are wanted', ['--kind', 'outbox', '--group', 'g'], /outbox has none/],
   ['the limit is none', ['--limit', '0'], /whole number from 1 to 10000/],
 ] as const) {
   test(`it exits with 2 and a sentence when ${what}`, async () => {
@@ -194,4 +194,33 @@ test('a replay gives what waits for an operator another try, within its limit, a
   const [letter, ...rows] = await json('list');
   assert.equal(letter?.replayed, true);
   assert.ok(rows.every(({ waits }) => waits === true));
+});
+
+test('a webhook that was set aside is shown, and a replay has it tried at once', async () => {
+  const pool = createPool(mysqlUrl, { database: `${prefix}_payment`, connectionsMax: 1 });
+  try {
+    await pool.query(
+      `INSERT INTO webhooks_aside (provider, event_id, body, failure, attempts, next_time, create_time)
+       VALUES ('stripe', 'evt_1', 'body', 'Out of range', 6, NOW(3) + INTERVAL 1 HOUR, NOW(3))`,
+    );
+    const isDue = async (): Promise<boolean> => {
+      const sql = 'SELECT next_time <= NOW(3) AS is_due FROM webhooks_aside';
+      const [[row]] = await pool.query<RowDataPacket[]>(sql);
+      return Number(row?.is_due) === 1;
+    };
+    const shown = await sluice(['dlq', 'list', '--kind', 'webhook'], env);
+    assert.match(
+      shown.stdout,
+      /webhook evt_1 of stripe {2}tried 6 times, next at .*\n {2}Out of range\n/,
+    );
+    assert.match(shown.stdout, /0 dead letters and 1 webhooks\.\n$/);
+    const [dry] = await json('replay', '--kind', 'webhook', '--dry-run');
+    assert.deepEqual([dry?.kind, dry?.eventId, dry?.attempts], ['webhook', 'evt_1', 6]);
+    assert.equal(await isDue(), false);
+    const replayed = await sluice(['dlq', 'replay', '--kind', 'webhook'], env);
+    assert.match(replayed.stdout, /1 webhooks were replayed\./);
+    assert.equal(await isDue(), true);
+  } finally {
+    await pool.end();
+  }
 });

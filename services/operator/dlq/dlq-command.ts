@@ -24,9 +24,10 @@ const ordersShown = 5;
 const help = `
 What cannot take effect is set aside with the reason, so that it stops nothing else:
   event   a message that a consumer could not handle, whatever was tried, with the group that failed and where it was;
-  outbox  events of an order database that cannot be read, or that Kafka refuses for good.
+  outbox  events of an order database that cannot be read, or that Kafka refuses for good;
+  webhook what a payment provider told and could not be stored. Payment tries it again by itself, after ever longer pauses.
 Once the cause is mended, replay gives each another try: a message goes to its own group again, once, and the other groups skip it; an
-outbox row is published by the order service's relay. What fails again is set aside again.
+outbox row is published by the order service's relay, a webhook is tried by payment at once. What fails again is set aside again.
 `;
 
 /** `./sluice dlq list` and `./sluice dlq replay` */
@@ -65,16 +66,19 @@ function withOptions(command: Command): Command {
 }
 
 function readOptions(context: CommandContext, { kind, group, limit }: Options) {
-  if (group !== undefined && kind === 'outbox') {
-    throw new CouldNotLook('--group names a consumer group, and outbox rows have none.');
+  if (group !== undefined && kind !== undefined && kind !== 'event') {
+    throw new CouldNotLook(`--group names a consumer group, and --kind ${kind} has none.`);
   }
   return { config: context.readConfig(), kind, group, limit };
 }
 
 function amountOf(found: readonly SetAside[]): string {
-  const rows = found.filter(({ kind }) => kind === 'outbox').length;
-  const letters = `${found.length - rows} dead letters`;
-  return rows === 0 ? letters : `${letters} and ${rows} outbox rows`;
+  const count = (wanted: SetAsideKind): number =>
+    found.filter(({ kind }) => kind === wanted).length;
+  const parts = [`${count('event')} dead letters`];
+  if (count('outbox') > 0) parts.push(`${count('outbox')} outbox rows`);
+  if (count('webhook') > 0) parts.push(`${count('webhook')} webhooks`);
+  return parts.join(' and ');
 }
 
 function write(
@@ -92,7 +96,7 @@ function write(
 }
 
 function toJson(one: SetAside): object {
-  if (one.kind === 'outbox') return one;
+  if (one.kind !== 'event') return one;
   return { ...one, value: Buffer.from(one.value).toString('base64') };
 }
 
@@ -102,6 +106,11 @@ function toText(one: SetAside): string {
     const { group, key, origin, replayed } = one;
     const where = `${origin.topic}/${origin.partition}@${origin.offset}`;
     return `${time}  ${group}  order ${key}  ${where}${replayed ? ' (replayed)' : ''}`;
+  }
+  if (one.kind === 'webhook') {
+    const { provider, eventId, attempts, nextTime } = one;
+    const next = `tried ${attempts} times, next at ${nextTime.toISOString()}`;
+    return `${time}  webhook ${eventId} of ${provider}  ${next}`;
   }
   const { database, id, orderIds, waits } = one;
   const shown = orderIds.slice(0, ordersShown).join(', ');
