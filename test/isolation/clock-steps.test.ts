@@ -48,9 +48,12 @@ const cases: readonly (readonly [ClockName, number])[] = [
 
 for (const [name, seconds] of cases) {
   test(`the clock of ${name} steps by ${seconds} s, and back`, options, async (t) => {
-    await shop.set(name, seconds);
-    t.diagnostic(`stepped: ${await expectAllGoesOn()}`);
-    await shop.set(name, 0);
+    try {
+      await shop.set(name, seconds);
+      t.diagnostic(`stepped: ${await expectAllGoesOn()}`);
+    } finally {
+      await shop.set(name, 0);
+    }
     t.diagnostic(`stepped back: ${await expectAllGoesOn()}`);
   });
 }
@@ -60,11 +63,14 @@ test(
   options,
   async () => {
     const { orders, stocks } = shop.system;
-    await shop.set('MySQL', stepSeconds);
-    await expectBackgroundWork();
     const copies = [...orders, ...stocks];
-    await Promise.all(copies.map((copy) => copy.kill()));
-    await shop.set('MySQL', 0);
+    try {
+      await shop.set('MySQL', stepSeconds);
+      await expectBackgroundWork();
+      await Promise.all(copies.map((copy) => copy.kill()));
+    } finally {
+      await shop.set('MySQL', 0);
+    }
     await Promise.all(copies.map((copy) => copy.restart()));
     await buyers.untilServed(performance.now());
     await expectBackgroundWork();
