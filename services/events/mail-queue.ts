@@ -8,7 +8,8 @@ const databaseMs = 3_000;
 const dueMax = 100_000;
 const failureLengthMax = 200;
 /** Longer than any claim or retry: a time further ahead was written by a clock that has been set back since. */
-const waitSecondsMax = 600;
+const waitSecondsMax = 420;
+const isDue = `(next_time <= NOW(3) OR next_time > NOW(3) + INTERVAL ${waitSecondsMax} SECOND)`;
 
 /** A mail that this sender has for the time of its claim. */
 export interface ClaimedMail {
@@ -38,8 +39,7 @@ export class MailQueue {
       const [due] = await connection.query<RowDataPacket[]>(
         `SELECT order_id, payload, attempts, TIMESTAMPDIFF(SECOND, create_time, NOW(3)) AS age
          FROM confirmation_mails
-         WHERE next_time <= NOW(3) OR next_time > NOW(3) + INTERVAL ${waitSecondsMax} SECOND
-         ORDER BY next_time LIMIT ? FOR UPDATE SKIP LOCKED`,
+         WHERE ${isDue} ORDER BY next_time LIMIT ? FOR UPDATE SKIP LOCKED`,
         [mailsMax],
       );
       if (due.length === 0) return due;
@@ -82,7 +82,7 @@ export class MailQueue {
 
   async countDue(): Promise<number> {
     const sql = `SELECT COUNT(*) AS due FROM
-      (SELECT 1 FROM confirmation_mails WHERE next_time <= NOW(3) LIMIT ${dueMax}) AS waiting`;
+      (SELECT 1 FROM confirmation_mails WHERE ${isDue} LIMIT ${dueMax}) AS waiting`;
     const deadline = Deadline.after(databaseMs);
     const [row] = await query<RowDataPacket[]>(this.#pool, sql, [], { deadline });
     return Number(row?.due);

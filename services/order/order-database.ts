@@ -40,6 +40,8 @@ export interface OrderDatabase {
   readonly pool: Pool;
   /** Whether the database is known to be away. */
   readonly away: boolean;
+  /** The time that the clocks agree on; undefined while they disagree. */
+  now(): Date | undefined;
   /** One statement by itself. @throws Refusal DEPENDENCY_DOWN, or the server's error */
   query<Rows extends RowDataPacket[]>(sql: SqlText, deadline: Deadline): Promise<Rows>;
   /**
@@ -99,6 +101,10 @@ export function openOrderDatabase(options: OrderDatabaseOptions): OrderDatabase 
     pool,
     get away() {
       return circuit.open;
+    },
+    now() {
+      const nowMs = time.nowMs();
+      return nowMs === undefined ? undefined : new Date(nowMs);
     },
     inTurn: <Result>(work: () => Promise<Result>, deadline: Deadline) =>
       singles.add(work, deadline) as Promise<Result>,

@@ -10,7 +10,7 @@ import type { OrderMetrics } from './order-metrics.ts';
 export interface OutboxBounds {
   /** Rows (committed batches) in one database's outbox, counted by the span of their ids. */
   readonly rowsMax: number;
-  /** Age of the oldest row, in milliseconds by MySQL's clock. */
+  /** Age of the oldest row, in milliseconds; a clock of MySQL's that runs ahead makes no row older. */
   readonly ageMaxMs: number;
 }
 
@@ -91,7 +91,8 @@ async function readBacklog(database: OrderDatabase): Promise<Backlog> {
     `TIMESTAMPDIFF(MICROSECOND, ${time}, UTC_TIMESTAMP(3)) DIV 1000`;
   const [row] = await database.query<RowDataPacket[]>(
     `SELECT MAX(id) - MIN(id) + 1 AS row_count,
-       (SELECT ${ageOf('create_time')} FROM outbox ORDER BY id LIMIT 1) AS age_ms
+       (SELECT ${ageOf('create_time')} FROM outbox ORDER BY id LIMIT 1) AS age_ms,
+       CAST(UNIX_TIMESTAMP(NOW(3)) * 1000 AS SIGNED) AS now_ms
      FROM outbox`,
     Deadline.after(lookDeadlineMs),
   );
@@ -105,10 +106,14 @@ async function readBacklog(database: OrderDatabase): Promise<Backlog> {
             WHERE next_time IS NOT NULL ORDER BY next_time LIMIT ${setAsideMax})) AS aside`,
     Deadline.after(lookDeadlineMs),
   );
+  const mysqlMs = Number(row?.now_ms);
+  // Rows that were stored before MySQL's clock stepped forward only look old.
+  const aheadMs = Math.max(0, mysqlMs - (database.now()?.getTime() ?? mysqlMs));
+  const ageMs = Math.max(Number(row?.age_ms ?? 0), Number(aside?.age_ms ?? 0));
   const waiting = Number(aside?.waiting ?? 0);
   return {
     rows: Number(row?.row_count ?? 0) + waiting,
-    oldestAgeMs: Math.max(Number(row?.age_ms ?? 0), Number(aside?.age_ms ?? 0)),
+    oldestAgeMs: Math.max(0, ageMs - aheadMs),
     waiting,
     refused: Number(aside?.refused ?? 0),
   };

@@ -15,6 +15,9 @@ const { ORDER_STATUS_PENDING: pending } = OrderStatus;
 /** Where a walk through the overdue orders of one table stands; undefined at its start. */
 export type OverduePosition = { readonly expireTime: string; readonly orderId: string } | undefined;
 
+/** Longer than any claim or wait: a time further ahead was noted while the clocks were ahead, all of them. */
+const waitMaxMs = 300_000;
+
 /** A database, and where its orders are. */
 export interface Place {
   readonly shards: OrderShards;
@@ -90,8 +93,8 @@ export async function claimOverdue(
   const options = { deadline, mapVersion: routes.version, attempts: 1 };
   return await database.transaction(options, async (connection, now) => {
     const [rows] = await connection.query<RowDataPacket[]>(
-      `SELECT order_id, attempts FROM overdue_begun FORCE INDEX (due) WHERE next_time <= ${timeLiteral(now)}
-       ORDER BY next_time LIMIT ${max} FOR UPDATE SKIP LOCKED`,
+      `SELECT order_id, attempts FROM overdue_begun FORCE INDEX (due)
+       WHERE next_time <= ${timeLiteral(now)} OR next_time > ${later(now, waitMaxMs)} ORDER BY next_time LIMIT ${max} FOR UPDATE SKIP LOCKED`,
     );
     if (rows.length === 0) return [];
     const open = await stillOverdue(connection, now, routes, database.index, rows.map(orderIdOf));

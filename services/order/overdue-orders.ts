@@ -1,10 +1,12 @@
 import type { RowDataPacket } from 'mysql2/promise';
 import { OrderStatus } from '../../gen/sluice/order/v1/order.ts';
 import type { Deadline } from '../runtime/deadline.ts';
+import { Refusal } from '../runtime/refusals.ts';
 import type { OrderDatabase } from './order-database.ts';
+import { timeLiteral } from './order-rows.ts';
 import type { OrderShards } from './order-shards.ts';
 
-// Unpaid orders whose time is over, by MySQL's clock. Each read is a short range of the index `due`.
+// Unpaid orders whose time is over, by the time that the clocks agree on. Each read is a short range of the index `due`.
 
 export interface Overdue {
   /** Orders that no payment was begun for, counted up to a bound in each table. */
@@ -26,13 +28,16 @@ export async function readOverdue(
   database: OrderDatabase,
   deadline: Deadline,
 ): Promise<Overdue> {
+  const time = database.now();
+  if (time === undefined) throw new Refusal('DEPENDENCY_DOWN', 'The clocks disagree');
+  const now = timeLiteral(time);
   const counts = shards.tablesOf(database.index).flatMap((table) => {
     const due = (begun: number): string =>
       `(SELECT order_id, expire_time FROM orders_${table} FORCE INDEX (due)
-        WHERE status = ${pending} AND payment_begun = ${begun} AND expire_time <= UTC_TIMESTAMP(3)
+        WHERE status = ${pending} AND payment_begun = ${begun} AND expire_time <= ${now}
         ORDER BY expire_time LIMIT ${countMax}) AS due`;
-    const age = (time: string): string =>
-      `TIMESTAMPDIFF(MICROSECOND, MIN(${time}), UTC_TIMESTAMP(3)) DIV 1000 AS age_ms`;
+    const age = (column: string): string =>
+      `TIMESTAMPDIFF(MICROSECOND, MIN(${column}), ${now}) DIV 1000 AS age_ms`;
     return [
       `SELECT 0 AS begun, COUNT(*) AS orders, 0 AS processing, ${age('expire_time')} FROM ${due(0)}`,
       `SELECT 1 AS begun, COUNT(*) AS orders, COALESCE(SUM(o.processing), 0) AS processing,

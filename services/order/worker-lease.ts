@@ -119,7 +119,7 @@ class LeaseHolder {
     // Never lowered, not even after the time itself went back: ids up to it may have been made.
     const highWaterMs = Math.max(lease.highWaterMs, this.#highWaterFrom(nowMs));
     const stored = { owner: this.#owner, leaseMs: this.#leaseMs, highWaterMs };
-    const extended = await home.extend(lease.workerId, stored);
+    const extended = await home.extend(lease.workerId, stored, nowMs);
     if (extended) {
       this.lease = { ...lease, validUntilMs: sentAtMs + this.#leaseMs, highWaterMs };
     }
@@ -146,7 +146,7 @@ class LeaseHolder {
     for (let attempt = 0; attempt < takeAttemptsMax; attempt += 1) {
       const free = await home.free(nowMs);
       if (free === undefined) return false;
-      if (await this.#isLeasedElsewhere(home, free.workerId)) continue;
+      if (await this.#isLeasedElsewhere(home, free.workerId, nowMs)) continue;
       const sentAtMs = performance.now();
       const highWaterMs = this.#highWaterFrom(nowMs);
       const stored = { owner: this.#owner, leaseMs: this.#leaseMs, highWaterMs };
@@ -164,10 +164,10 @@ class LeaseHolder {
   }
 
   /** A process that was started with another number of databases may have it. */
-  async #isLeasedElsewhere(home: WorkerNumbers, workerId: number): Promise<boolean> {
+  async #isLeasedElsewhere(home: WorkerNumbers, workerId: number, nowMs: number): Promise<boolean> {
     const others = this.#homes.filter((other) => other !== home);
     const leased = await Promise.all(
-      others.map((other) => other.isLeased(workerId).catch(() => false)),
+      others.map((other) => other.isLeased(workerId, nowMs).catch(() => false)),
     );
     return leased.includes(true);
   }

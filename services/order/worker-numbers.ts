@@ -4,6 +4,11 @@ import { type Pool, query } from '../runtime/mysql.ts';
 
 const statementDeadlineMs = 2_000;
 
+/** Longer than any lease, in seconds. */
+const leaseSecondsMax = 120;
+const isOver = `(leased_until <= UTC_TIMESTAMP(3)
+  OR leased_until > UTC_TIMESTAMP(3) + INTERVAL ${leaseSecondsMax} SECOND)`;
+
 /** A number that nobody has leased, and the greatest time inside any id that was made under it. */
 export interface FreeNumber {
   readonly workerId: number;
@@ -42,11 +47,14 @@ export class WorkerNumbers {
     return Number(rows[0]?.now_ms);
   }
 
-  /** A number whose lease is over and whose ids all lie before `nowMs`. */
+  /**
+   * A number whose lease is over and whose ids all lie before `nowMs`. The ids alone keep two holders apart; a lease that
+   * ends later than any can was stored while MySQL's clock was ahead, and is over.
+   */
   async free(nowMs: number): Promise<FreeNumber | undefined> {
     const rows = await this.#query<RowDataPacket[]>(
       `SELECT worker_id, high_water_ms FROM workers
-       WHERE worker_id % ? = ? AND leased_until <= UTC_TIMESTAMP(3) AND high_water_ms < ?
+       WHERE worker_id % ? = ? AND ${isOver} AND high_water_ms < ?
        ORDER BY high_water_ms, RAND() LIMIT 1`,
       [this.#places, this.#place, nowMs],
     );
@@ -55,11 +63,12 @@ export class WorkerNumbers {
     return { workerId: Number(row.worker_id), highWaterMs: Number(row.high_water_ms) };
   }
 
-  /** Whether somebody has a lease of a number here, as before there were more or fewer databases. */
-  async isLeased(workerId: number): Promise<boolean> {
+  /** Whether somebody has a lease of a number here at `nowMs`, as before there were more or fewer databases. */
+  async isLeased(workerId: number, nowMs: number): Promise<boolean> {
     const rows = await this.#query<RowDataPacket[]>(
-      'SELECT 1 FROM workers WHERE worker_id = ? AND leased_until > UTC_TIMESTAMP(3)',
-      [workerId],
+      `SELECT 1 FROM workers WHERE worker_id = ? AND owner IS NOT NULL
+         AND (leased_until > UTC_TIMESTAMP(3) OR high_water_ms >= ?)`,
+      [workerId, nowMs],
     );
     return rows.length > 0;
   }
@@ -71,17 +80,26 @@ export class WorkerNumbers {
   ): Promise<boolean> {
     return await this.#update(
       `UPDATE workers SET owner = ?, leased_until = UTC_TIMESTAMP(3) + INTERVAL ? MICROSECOND, high_water_ms = ?
-       WHERE worker_id = ? AND high_water_ms = ? AND leased_until <= UTC_TIMESTAMP(3)`,
+       WHERE worker_id = ? AND high_water_ms = ? AND ${isOver}`,
       [owner, leaseMs * 1_000, highWaterMs, workerId, seenMs],
     );
   }
 
-  /** @returns false if the lease is over or another's */
-  async extend(workerId: number, { owner, leaseMs, highWaterMs }: NewLease): Promise<boolean> {
+  /**
+   * A lease that is over by MySQL's clock alone, which has stepped, is still its holder's: nobody may have taken the number
+   * while ids under it may lie behind `nowMs`.
+   *
+   * @returns false if the lease is over or another's
+   */
+  async extend(
+    workerId: number,
+    { owner, leaseMs, highWaterMs }: NewLease,
+    nowMs: number,
+  ): Promise<boolean> {
     return await this.#update(
       `UPDATE workers SET leased_until = UTC_TIMESTAMP(3) + INTERVAL ? MICROSECOND, high_water_ms = ?
-       WHERE worker_id = ? AND owner = ? AND leased_until > UTC_TIMESTAMP(3)`,
-      [leaseMs * 1_000, highWaterMs, workerId, owner],
+       WHERE worker_id = ? AND owner = ? AND (leased_until > UTC_TIMESTAMP(3) OR high_water_ms >= ?)`,
+      [leaseMs * 1_000, highWaterMs, workerId, owner, nowMs],
     );
   }
 

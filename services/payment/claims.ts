@@ -1,7 +1,7 @@
 import type { PaymentSettlement } from '../../gen/sluice/payment/v1/payment.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
-import { type Backoff, nextTimeSql } from './backoff.ts';
+import { type Backoff, dueSql, nextTimeSql } from './backoff.ts';
 import type { Payment } from './payment.ts';
 import { type PaymentDatabase, query, transaction } from './payment-database.ts';
 import { type PaymentRow, paymentColumns, toPayment } from './payment-store.ts';
@@ -28,8 +28,8 @@ export async function claimPayments(
 ): Promise<ClaimedPayment[]> {
   const claimed = await transaction(database, { deadline }, async (connection) => {
     const [rows] = await connection.query<(PaymentRow & { readonly claim_time: Date })[]>(
-      `SELECT ${paymentColumns}, NOW(3) AS claim_time FROM payments WHERE settlement = ? AND next_time <= NOW(3)
-       ORDER BY next_time LIMIT ? FOR UPDATE SKIP LOCKED`,
+      `SELECT ${paymentColumns}, NOW(3) AS claim_time FROM payments
+       WHERE settlement = ? AND ${dueSql(backoff.maxMs)} ORDER BY next_time LIMIT ? FOR UPDATE SKIP LOCKED`,
       [settlement, max],
     );
     if (rows.length === 0) return [];
@@ -43,15 +43,19 @@ export async function claimPayments(
   return claimed;
 }
 
-/** Claims refunds for `leaseMs`; a failed attempt is put off by `postponeRefund`. */
+/** Claims refunds for `leaseMs`; a failed attempt is put off by `postponeRefund`, for `waitMaxMs` at most. */
 export async function claimRefunds(
   database: PaymentDatabase,
-  { leaseMs, max }: { readonly leaseMs: number; readonly max: number },
+  {
+    leaseMs,
+    waitMaxMs,
+    max,
+  }: { readonly leaseMs: number; readonly waitMaxMs: number; readonly max: number },
   deadline: Deadline,
 ): Promise<Refund[]> {
   const claimed = await transaction(database, { deadline }, async (connection) => {
     const [rows] = await connection.query<RefundRow[]>(
-      `SELECT ${refundColumns} FROM refunds WHERE next_time <= NOW(3)
+      `SELECT ${refundColumns} FROM refunds WHERE ${dueSql(Math.max(leaseMs, waitMaxMs))}
        ORDER BY next_time LIMIT ? FOR UPDATE SKIP LOCKED`,
       [max],
     );

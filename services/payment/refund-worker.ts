@@ -39,7 +39,12 @@ export function startRefundWorker(options: RefundWorkerOptions): Loop {
   return startClaimedWork<Refund>({
     name: 'refunds',
     ...{ intervalMs, slots, log },
-    claim: (max) => claimRefunds(database, { leaseMs, max }, Deadline.after(bookkeepingMs)),
+    claim: (max) =>
+      claimRefunds(
+        database,
+        { leaseMs, waitMaxMs: backoff.maxMs, max },
+        Deadline.after(bookkeepingMs),
+      ),
     run: (refund) => attempt(options, refund),
   });
 }

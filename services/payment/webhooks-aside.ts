@@ -3,7 +3,7 @@ import type { Deadline } from '../runtime/deadline.ts';
 import type { Log } from '../runtime/log.ts';
 import { mysqlErrno } from '../runtime/mysql.ts';
 import { Refusal } from '../runtime/refusals.ts';
-import { type Backoff, nextTimeSql } from './backoff.ts';
+import { type Backoff, dueSql, nextTimeSql } from './backoff.ts';
 import { type PaymentDatabase, query, transaction } from './payment-database.ts';
 import type { PaymentMetrics } from './payment-metrics.ts';
 import type { SignedWebhook } from './webhook-inbox.ts';
@@ -83,7 +83,7 @@ export async function claimAside(
 ): Promise<WebhookAside[]> {
   return await transaction(database, { deadline }, async (connection) => {
     const [rows] = await connection.query<RowDataPacket[]>(
-      `SELECT provider, event_id, body FROM webhooks_aside WHERE next_time <= NOW(3)
+      `SELECT provider, event_id, body FROM webhooks_aside WHERE ${dueSql(backoff.maxMs)}
        ORDER BY next_time LIMIT ? FOR UPDATE SKIP LOCKED`,
       [max],
     );

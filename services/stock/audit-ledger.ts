@@ -44,6 +44,7 @@ export interface AuditLedgerOptions {
 export function startAuditLedger(options: AuditLedgerOptions): Loop {
   const { pool, compareBuyers, intervalMs, metrics, log } = options;
   const owner = randomUUID();
+  const restMaxMs = restMax(options);
   for (const promise of auditedPromises) metrics.auditBreaches.set({ promise }, 0);
   return startLoop({
     name: 'audit-ledger',
@@ -53,7 +54,7 @@ export function startAuditLedger(options: AuditLedgerOptions): Loop {
       // A turn that fails again and again must show by the age of the audit, and hold nothing else up.
       let failure: unknown;
       try {
-        const after = await claimAudit(pool, owner, Deadline.after(deadlineMs));
+        const after = await claimAudit(pool, owner, restMaxMs, Deadline.after(deadlineMs));
         if (after !== undefined) await takeTurn(options, owner, after, signal);
       } catch (error) {
         failure = error;
@@ -65,19 +66,26 @@ export function startAuditLedger(options: AuditLedgerOptions): Loop {
   });
 }
 
+/** No turn is followed by a longer rest, in milliseconds. */
+function restMax({ intervalMs }: AuditLedgerOptions): number {
+  return Math.max(intervalMs, deadlineMs * restFactor);
+}
+
 async function takeTurn(
-  { pool, intervalMs, log }: AuditLedgerOptions,
+  options: AuditLedgerOptions,
   owner: string,
   after: bigint,
   signal: AbortSignal,
 ): Promise<void> {
+  const { pool, intervalMs, log } = options;
   const startedMs = performance.now();
   let stored = false;
   try {
     const turn = await recount(pool, after, signal);
     if (failpoints.on) await failpoints.hit('stock.before_audit_stored', { skus: turn.skuIds });
     const tookMs = performance.now() - startedMs;
-    const restMs = Math.max(tookMs * restFactor, turn.passDone ? intervalMs : 0);
+    const wantedMs = Math.max(tookMs * restFactor, turn.passDone ? intervalMs : 0);
+    const restMs = Math.min(wantedMs, restMax(options));
     stored = await storeAuditTurn(pool, owner, turn, restMs, Deadline.after(deadlineMs));
     if (!stored) return;
     for (const { skuId, promise, detail } of turn.breaches) {

@@ -17,21 +17,31 @@ export interface LedgerBreach {
 
 /** How long a process keeps the audit without being heard of. */
 const claimSeconds = 30;
+/** What clocks of a server and its successor may differ by, in milliseconds. */
+const clockSlackMs = 60_000;
 /** Buyers that one statement groups: some 15 ms of the server's time. */
 const chunkUsers = 20_000;
 
-/** Takes the right to audit. Answers the SKU behind which to go on; undefined if it is not our turn. */
+/**
+ * Takes the right to audit. Answers the SKU behind which to go on; undefined if it is not our turn. A claim or a rest that
+ * ends later than any can was stored while MySQL's clock was ahead, and does not count.
+ *
+ * @param restMaxMs the longest rest that a turn stores, in milliseconds
+ */
 export async function claimAudit(
   pool: Pool,
   owner: string,
+  restMaxMs: number,
   deadline: Deadline,
 ): Promise<bigint | undefined> {
   return await transaction(pool, { deadline }, async (connection) => {
     const [rows] = await connection.query<RowDataPacket[]>(
-      `SELECT sku_id, (owner IS NULL OR owner = ? OR owned_until < NOW(3))
-         AND due_time <= NOW(3) AS free
+      `SELECT sku_id,
+         (owner IS NULL OR owner = ? OR owned_until < NOW(3)
+           OR owned_until > NOW(3) + INTERVAL ${2 * claimSeconds} SECOND)
+         AND (due_time <= NOW(3) OR due_time > NOW(3) + INTERVAL ? MICROSECOND) AS free
        FROM audit_cursor WHERE id = 1 FOR UPDATE`,
-      [Buffer.from(owner)],
+      [Buffer.from(owner), Math.round((restMaxMs + clockSlackMs) * 1_000)],
     );
     if (rows[0] === undefined || Number(rows[0].free) !== 1) return undefined;
     await connection.query(

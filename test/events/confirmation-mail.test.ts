@@ -188,6 +188,15 @@ test('mails that are claimed by another sender are left to it', async () => {
   assert.equal(sentTo(claimed.orderId).length, 0);
 });
 
+test('a mail that was put off while the clock was ten minutes ahead is sent at once', async () => {
+  await pay(15n);
+  // A second has passed since the clock was set back.
+  await stores.pool.query('UPDATE confirmation_mails SET next_time = NOW(3) + INTERVAL 599 SECOND');
+  assert.equal(await new MailQueue(stores.pool).countDue(), 1);
+  send();
+  await eventually(() => sentTo(15n).length === 1, 'the mail arrives', { withinMs: 30_000 });
+});
+
 test('a sender whose claim has passed to another does not decide about the mail', async () => {
   await pay(9n);
   const queue = new MailQueue(stores.pool);

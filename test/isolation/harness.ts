@@ -62,7 +62,8 @@ export interface TrialOptions<Name extends string> {
 const phaseMsDefault = 4_000;
 const tickMs = 5;
 
-interface Sent {
+/** One attempt, by the monotonic clock. */
+export interface Sent {
   readonly dueMs: number;
   readonly doneMs: number;
   readonly attempt: Attempt;
@@ -112,7 +113,7 @@ export async function runTrial<Name extends string>(
 }
 
 /** Sends on a fixed schedule; what is overdue goes at once and counts from its own moment. */
-function startSending({ perSecond, send }: Group): { sent: Sent[]; stop(): Promise<void> } {
+export function startSending({ perSecond, send }: Group): { sent: Sent[]; stop(): Promise<void> } {
   const sent: Sent[] = [];
   const underWay = new Set<Promise<void>>();
   const startMs = performance.now();

@@ -257,3 +257,17 @@ test('orders whose payment does not answer when their time is over do not cut of
     held.resolve();
   }
 });
+
+test('an order that was put off while the clocks were ahead is closed all the same', async () => {
+  bench.payment.onClose = () => 'PROCESSING';
+  const ids = await overdue(1);
+  await eventually(async () => (await noted(ids))[0]?.processing === 1, 'it is in processing');
+  bench.payment.onClose = () => 'CLOSED';
+  for (const database of [0, 1]) {
+    await bench.sql(
+      database,
+      'UPDATE overdue_begun SET next_time = UTC_TIMESTAMP(3) + INTERVAL 10 MINUTE',
+    );
+  }
+  await eventually(() => allClosed(ids), 'it is closed', { withinMs: 30_000 });
+});

@@ -22,6 +22,8 @@ let registry: Metrics;
 let guard: OutboxGuard;
 /** The second database. */
 let isAway = false;
+/** How far MySQL's clock is ahead, in milliseconds. */
+let aheadMs = 0;
 
 before(async () => {
   const orderShards = { databases: 1, tables: 1 };
@@ -41,12 +43,14 @@ beforeEach(async () => {
 });
 afterEach(async () => {
   isAway = false;
+  aheadMs = 0;
   await guard.stop();
 });
 
 function databaseOf(index: number, away: () => boolean): OrderDatabase {
-  const fake: Pick<OrderDatabase, 'index' | 'query'> = {
+  const fake: Pick<OrderDatabase, 'index' | 'now' | 'query'> = {
     index,
+    now: () => new Date(Date.now() - aheadMs),
     async query(sql, deadline) {
       if (away()) throw new Refusal('DEPENDENCY_DOWN');
       return await query(pool, sql, [], { deadline });
@@ -96,6 +100,16 @@ test('rows that wait too long, or too many of them, have orders refused until th
   await pool.query('DELETE FROM outbox');
   await takes();
   for (let row = 0; row < 5; row += 1) await insertRow();
+  await refuses();
+});
+
+test("rows that look old only because MySQL's clock has stepped have no order refused", async () => {
+  aheadMs = 600_000;
+  await insertRow(61);
+  const isSeen = async () => (await metric('outbox_rows', 'database="0"')) === 1;
+  await eventually(isSeen, 'the row is counted');
+  assert.equal(isRefused(), false);
+  aheadMs = 0;
   await refuses();
 });
 

@@ -15,6 +15,9 @@ import { mysqlUrl } from '../support/servers.ts';
 import { startTcpProxy } from '../support/tcp-proxy.ts';
 import { type OrderBench, startOrderBench } from './support.ts';
 
+/** Far less than the clock was ahead. */
+const bounds = { withinMs: 30_000 };
+
 let bench: OrderBench;
 let pools: Pool[];
 
@@ -95,7 +98,7 @@ test('a holder that lost its number notices, makes no ids under it and takes ano
 test('a number whose holder died is free again after its lease and its high-water mark', async () => {
   await bench.sql(
     0,
-    `UPDATE workers SET owner = 'dead', leased_until = UTC_TIMESTAMP(3) + INTERVAL 1 DAY`,
+    `UPDATE workers SET owner = 'dead', leased_until = UTC_TIMESTAMP(3) + INTERVAL 1 MINUTE`,
   );
   const worker = await lease({ leaseMs: 200 });
   assert.equal(worker.current(), undefined);
@@ -108,6 +111,42 @@ test('a number whose holder died is free again after its lease and its high-wate
   const taken = worker.current();
   assert.equal(taken?.workerId, 9);
   assert.equal(taken?.floorMs, soonMs);
+  await worker.stop(0);
+  await freeAllNumbers();
+});
+
+test("a lease that is over by MySQL's clock alone is renewed", async () => {
+  const worker = await leased({ leaseMs: 60_000 });
+  const first = worker.current();
+  assert.ok(first);
+  // As when the clock has stepped forward: the number is still nobody else's.
+  await bench.sql(
+    0,
+    `UPDATE workers SET leased_until = UTC_TIMESTAMP(3) - INTERVAL 10 MINUTE
+     WHERE worker_id = ${first.workerId}`,
+  );
+  await worker.renew();
+  const renewed = worker.current();
+  assert.equal(renewed?.workerId, first.workerId);
+  assert.ok((renewed?.validUntilMs ?? 0) > first.validUntilMs);
+  await worker.stop(0);
+  await freeAllNumbers();
+});
+
+test('a lease that was stored while the clock was ahead keeps its number from nobody, ids that may exist do', async () => {
+  const lockAll = (highWaterMs: number) =>
+    bench.sql(
+      0,
+      `UPDATE workers SET owner = 'dead', leased_until = UTC_TIMESTAMP(3) + INTERVAL 10 MINUTE,
+         high_water_ms = ${highWaterMs}`,
+    );
+  await lockAll(Date.now() + 600_000);
+  const worker = await lease({ leaseMs: 200 });
+  assert.equal(worker.current(), undefined);
+  const usedMs = Date.now() - 1_000;
+  await lockAll(usedMs);
+  await eventually(() => worker.current() !== undefined, 'a number is leased', bounds);
+  assert.equal(worker.current()?.floorMs, usedMs);
   await worker.stop(0);
   await freeAllNumbers();
 });

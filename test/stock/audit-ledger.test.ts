@@ -148,6 +148,18 @@ test(
   },
 );
 
+test(
+  'a claim and a rest that were stored while the clock was ahead hold no audit up',
+  slow,
+  async () => {
+    await system.pool.query(
+      `UPDATE audit_cursor SET owner = 'dead', owned_until = NOW(3) + INTERVAL 10 MINUTE,
+       due_time = NOW(3) + INTERVAL 10 MINUTE`,
+    );
+    await untilPasses(1);
+  },
+);
+
 test('an audit that fails at every turn shows by its age', async () => {
   const alone = await startStockSystem('audit-alone', { SLUICE_AUDIT_INTERVAL_MS: '200' });
   const age = () => metric(alone.metricsPort, 'stock_audit_age_seconds');
