@@ -10,7 +10,8 @@ import { type EdgeConfig, isLoopback } from './config.ts';
 import { connectionsWithin } from './descriptor-limit.ts';
 import { DisplayStockMemory } from './display-stock.ts';
 import type { EventStreamOptions } from './event-stream.ts';
-import { createHttpServer } from './http-server.ts';
+import { createHttpServer, securityHeaders } from './http-server.ts';
+import { OrderDoor } from './order-door.ts';
 import { createOrderGateway, type OrderGateway } from './order-gateway.ts';
 import { createPaymentGateway, type PaymentGateway } from './payment-gateway.ts';
 import { addAdminPaymentRoutes } from './routes/admin-payments.ts';
@@ -77,6 +78,8 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
   gaugeOf(metrics, 'edge_webhook_unfinished_bytes', bytesHelp, () => bodies.bytes);
   const displayStock = new DisplayStockMemory({ fetch: stock.displayStock });
 
+  const door = new OrderDoor(metrics, securityHeaders);
+
   let stopping = false;
   const waitingFor = (): string[] => {
     const names = stopping ? ['the end: this process is stopping'] : [];
@@ -94,9 +97,10 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
     log,
     metrics,
     stopping: () => stopping,
+    door,
     routes(server) {
       addHealthRoutes(server, { waitingFor });
-      addOrderRoutes(server, { orders, authentication });
+      addOrderRoutes(server, { orders, authentication, door });
       addOrderEventsRoute(server, {
         orders,
         authentication,

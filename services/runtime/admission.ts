@@ -10,6 +10,14 @@ const shrink = 0.85;
 const grow = 1.1;
 /** The limit grows only if it was nearly reached: otherwise nobody has tried whether more would go. */
 const usedShareMin = 0.8;
+/** Below this share of the limit nobody waits for the others: what an entry takes then is what it takes alone. */
+const quietShareMax = 0.3;
+/** The limit does not shrink below so many times of what is under way if nobody waits at all. */
+const aloneFactor = 1.5;
+/** Weight of the newest window in the running means. */
+const newestWeight = 0.2;
+/** What was known of a quiet time counts for less with every bad window: it halves in half a minute. */
+const forget = 0.995;
 
 export interface AdmissionOptions {
   /** Milliseconds that most of what is let in should take. */
@@ -29,6 +37,9 @@ export interface AdmissionOptions {
  * the others before anything is done for them. The limit follows what entries really take: it shrinks
  * while they take too long, and grows while they do not and the door was full. So an overload costs
  * refusals, and those who are let in do not wait behind a queue that nobody can work off.
+ *
+ * Where each takes too long even when nobody waits, as on a slow machine, fewer at once would not be
+ * faster, only fewer: there the limit stays above what is carried out at once anyway.
  */
 export class Admission {
   readonly #options: AdmissionOptions;
@@ -36,14 +47,20 @@ export class Admission {
   #limit: number;
   #underWay = 0;
   #windowEndMs: number;
+  #gatheredSinceMs: number;
   #samples: number[] = [];
+  #lost = 0;
   #underWayMax = 0;
+  /** Running means: what is carried out in a millisecond, and what an entry takes in quiet times. */
+  #perMs = 0;
+  #aloneMs = 0;
 
   constructor(options: AdmissionOptions) {
     this.#options = options;
     this.#nowMs = options.monotonicMs ?? (() => performance.now());
     this.#limit = options.startLimit;
-    this.#windowEndMs = this.#nowMs() + windowMs;
+    this.#gatheredSinceMs = this.#nowMs();
+    this.#windowEndMs = this.#gatheredSinceMs + windowMs;
   }
 
   get limit(): number {
@@ -54,18 +71,22 @@ export class Admission {
     return this.#underWay;
   }
 
+  /** Whether so many entries that came together would be refused now. */
+  refuses(entries: number): boolean {
+    this.#judge();
+    // Alone, any number may try: a batch that is larger than the limit could never come in.
+    if (this.#underWay === 0 || this.#underWay + entries <= this.#limit) return false;
+    this.#underWayMax = Math.max(this.#underWayMax, this.#limit);
+    return true;
+  }
+
   /**
-   * Lets entries in that came together, all of them or none. Each is to be ended by `leave`.
+   * Lets entries in that came together, all of them or none. Each is to be ended by `leave` or `lose`.
    *
    * @throws Refusal OVERLOADED
    */
   enter(entries: number): void {
-    this.#judge();
-    // Alone, any number may try: a batch that is larger than the limit could never come in.
-    if (this.#underWay > 0 && this.#underWay + entries > this.#limit) {
-      this.#underWayMax = Math.max(this.#underWayMax, this.#limit);
-      throw new Refusal('OVERLOADED');
-    }
+    if (this.refuses(entries)) throw new Refusal('OVERLOADED');
     this.#underWay += entries;
     this.#underWayMax = Math.max(this.#underWayMax, this.#underWay);
   }
@@ -77,20 +98,56 @@ export class Admission {
     this.#judge();
   }
 
+  /**
+   * Ends an entry that failed, or of which nobody knows what became. One locked row is enough for that,
+   * so it says nothing about the others as long as those are carried out.
+   */
+  lose(): void {
+    this.#underWay -= 1;
+    this.#lost += 1;
+    this.#judge();
+  }
+
   #judge(): void {
     const nowMs = this.#nowMs();
     if (nowMs < this.#windowEndMs) return;
-    const { limitMin, limitMax, onWindow } = this.#options;
+    const isFull = this.#underWayMax >= this.#limit * usedShareMin;
     if (this.#samples.length >= samplesMin) {
-      const isBad = this.#isBad();
-      const wasFull = this.#underWayMax >= this.#limit * usedShareMin;
-      if (isBad) this.#limit = Math.max(limitMin, this.#limit * shrink);
-      else if (wasFull) this.#limit = Math.min(limitMax, this.#limit * grow);
-      this.#samples = [];
+      this.#learn(nowMs - this.#gatheredSinceMs);
+      if (this.#isBad()) this.#shrink();
+      else if (isFull) this.#limit = Math.min(this.#options.limitMax, this.#limit * grow);
+      this.#begin(nowMs);
+    } else if (this.#lost >= samplesMin) {
+      this.#shrink();
+      this.#begin(nowMs);
     }
     this.#underWayMax = this.#underWay;
     this.#windowEndMs = nowMs + windowMs;
-    onWindow?.(this.limit, this.#underWay);
+    this.#options.onWindow?.(this.limit, this.#underWay);
+  }
+
+  /** Begins to gather anew. Few samples are kept until they are enough. */
+  #begin(nowMs: number): void {
+    this.#samples = [];
+    this.#lost = 0;
+    this.#gatheredSinceMs = nowMs;
+  }
+
+  /** Learns how much is carried out, and what an entry takes if nobody waits. */
+  #learn(tookMs: number): void {
+    const perMs = this.#samples.length / tookMs;
+    this.#perMs = mean(this.#perMs, perMs);
+    const sorted = this.#samples.toSorted((a, b) => a - b);
+    const medianMs = sorted[sorted.length >> 1] as number;
+    const isQuiet = this.#underWayMax < this.#limit * quietShareMax;
+    this.#aloneMs = isQuiet ? mean(this.#aloneMs, medianMs) : Math.min(this.#aloneMs, medianMs);
+  }
+
+  #shrink(): void {
+    const needed = aloneFactor * this.#perMs * this.#aloneMs;
+    this.#aloneMs *= forget;
+    const least = Math.max(this.#options.limitMin, Math.min(this.#limit, needed));
+    this.#limit = Math.max(least, this.#limit * shrink);
   }
 
   #isBad(): boolean {
@@ -98,4 +155,8 @@ export class Admission {
     const slow = this.#samples.filter((tookMs) => tookMs > targetMs).length;
     return slow > this.#samples.length * slowShareMax;
   }
+}
+
+function mean(before: number, newest: number): number {
+  return before === 0 ? newest : before + (newest - before) * newestWeight;
 }
