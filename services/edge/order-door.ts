@@ -7,7 +7,7 @@ import { problemOf } from './problem.ts';
 /** What most orders should take here, more than at the order service, whose door is behind this one. */
 const targetMs = 180;
 const startLimit = 1_000;
-const limitMin = 200;
+const limitMin = 50;
 const limitMax = 10_000;
 
 /**

@@ -62,7 +62,7 @@ const queueDepthMax = 10_000;
 /** What most orders should take; beyond it fewer are let in at once, between these bounds. */
 const createTargetMs = 150;
 const startLimit = 1_000;
-const limitMin = 200;
+const limitMin = 50;
 const mapRefreshMs = 1_000;
 const mapDeadlineMs = 2_000;
 

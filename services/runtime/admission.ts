@@ -16,8 +16,8 @@ const quietShareMax = 0.3;
 const aloneFactor = 1.5;
 /** Weight of the newest window in the running means. */
 const newestWeight = 0.2;
-/** What was known of a quiet time counts for less with every bad window: it halves in half a minute. */
-const forget = 0.995;
+/** What was known of a quiet time counts for less with every bad window: it halves in two minutes. */
+const forget = 0.999;
 
 export interface AdmissionOptions {
   /** Milliseconds that most of what is let in should take. */
