@@ -1,4 +1,5 @@
 import type { AddressInfo } from 'node:net';
+import type { AdmissionOptions } from '../runtime/admission.ts';
 import { createBatcherMetrics } from '../runtime/batcher.ts';
 import { Lifecycle } from '../runtime/lifecycle.ts';
 import { createLog, type Log } from '../runtime/log.ts';
@@ -53,6 +54,7 @@ export interface Running {
 export interface Overrides {
   readonly log?: Log;
   readonly orderStream?: EventStreamOptions;
+  readonly orderDoor?: Partial<AdmissionOptions>;
 }
 
 /** Builds and starts the edge. */
@@ -78,7 +80,7 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
   gaugeOf(metrics, 'edge_webhook_unfinished_bytes', bytesHelp, () => bodies.bytes);
   const displayStock = new DisplayStockMemory({ fetch: stock.displayStock });
 
-  const door = new OrderDoor(metrics, securityHeaders);
+  const door = new OrderDoor(metrics, securityHeaders, overrides.orderDoor);
 
   let stopping = false;
   const waitingFor = (): string[] => {

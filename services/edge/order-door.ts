@@ -1,14 +1,12 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { Admission } from '../runtime/admission.ts';
+import { Admission, type AdmissionOptions } from '../runtime/admission.ts';
 import type { Metrics } from '../runtime/metrics.ts';
 import { Refusal, refusalTable } from '../runtime/refusals.ts';
 import { problemOf } from './problem.ts';
 
 /** What most orders should take here, more than at the order service, whose door is behind this one. */
 const targetMs = 180;
-const startLimit = 1_000;
-const limitMin = 50;
-const limitMax = 10_000;
+const bounds = { startLimit: 1_000, limitMin: 50, limitMax: 10_000 };
 
 /**
  * The outermost door of orders. While as many are under way as are made in time, a request for one more
@@ -21,7 +19,15 @@ export class OrderDoor {
   /** The answer but for its end, which names the occurrence. */
   readonly #answer: { readonly status: number; readonly head: string[]; readonly text: string };
 
-  constructor(metrics: Metrics, headers: Readonly<Record<string, string>>) {
+  /**
+   * @param headers of every answer of the server
+   * @param limits what a test sets differently
+   */
+  constructor(
+    metrics: Metrics,
+    headers: Readonly<Record<string, string>>,
+    limits: Partial<AdmissionOptions> = {},
+  ) {
     const limit = metrics.gauge(
       'edge_order_admission_limit',
       'Orders that may be under way at once; follows what they take',
@@ -31,7 +37,7 @@ export class OrderDoor {
       'edge_orders_refused_at_door_total',
       'Requests for an order that were refused because too many were under way',
     );
-    this.#admission = new Admission({ targetMs, startLimit, limitMin, limitMax });
+    this.#admission = new Admission({ targetMs, ...bounds, ...limits });
     Object.assign(limit, { collect: () => limit.set(this.#admission.limit) });
     Object.assign(underWay, { collect: () => underWay.set(this.#admission.underWay) });
     const problem = problemOf(new Refusal('OVERLOADED'), instanceMark);

@@ -12,11 +12,13 @@ const grow = 1.1;
 const usedShareMin = 0.8;
 /** Below this share of the limit nobody waits for the others: what an entry takes then is what it takes alone. */
 const quietShareMax = 0.3;
-/** The limit does not shrink below so many times of what is under way if nobody waits at all. */
-const aloneFactor = 1.5;
-/** Weight of the newest window in the running means. */
+/** Where that is long, the target is so many times of it instead … */
+const aloneFactor = 2;
+/** … but no more than so many times the target that was set. */
+const targetFactorMax = 4;
+/** Weight of the newest window in the running mean. */
 const newestWeight = 0.2;
-/** What was known of a quiet time counts for less with every bad window: it halves in two minutes. */
+/** What was known of a quiet time counts for less with every window that is none: it halves in two minutes. */
 const forget = 0.999;
 
 export interface AdmissionOptions {
@@ -38,8 +40,8 @@ export interface AdmissionOptions {
  * while they take too long, and grows while they do not and the door was full. So an overload costs
  * refusals, and those who are let in do not wait behind a queue that nobody can work off.
  *
- * Where each takes too long even when nobody waits, as on a slow machine, fewer at once would not be
- * faster, only fewer: there the limit stays above what is carried out at once anyway.
+ * Where each takes long even when nobody waits, as on a slow machine, fewer at once would not be faster,
+ * only fewer: there the target is what it takes alone, and as much again.
  */
 export class Admission {
   readonly #options: AdmissionOptions;
@@ -47,20 +49,17 @@ export class Admission {
   #limit: number;
   #underWay = 0;
   #windowEndMs: number;
-  #gatheredSinceMs: number;
   #samples: number[] = [];
   #lost = 0;
   #underWayMax = 0;
-  /** Running means: what is carried out in a millisecond, and what an entry takes in quiet times. */
-  #perMs = 0;
+  /** Running mean of what an entry takes in quiet times. */
   #aloneMs = 0;
 
   constructor(options: AdmissionOptions) {
     this.#options = options;
     this.#nowMs = options.monotonicMs ?? (() => performance.now());
     this.#limit = options.startLimit;
-    this.#gatheredSinceMs = this.#nowMs();
-    this.#windowEndMs = this.#gatheredSinceMs + windowMs;
+    this.#windowEndMs = this.#nowMs() + windowMs;
   }
 
   get limit(): number {
@@ -112,51 +111,36 @@ export class Admission {
     const nowMs = this.#nowMs();
     if (nowMs < this.#windowEndMs) return;
     const isFull = this.#underWayMax >= this.#limit * usedShareMin;
-    if (this.#samples.length >= samplesMin) {
-      this.#learn(nowMs - this.#gatheredSinceMs);
-      if (this.#isBad()) this.#shrink();
-      else if (isFull) this.#limit = Math.min(this.#options.limitMax, this.#limit * grow);
-      this.#begin(nowMs);
-    } else if (this.#lost >= samplesMin) {
-      this.#shrink();
-      this.#begin(nowMs);
+    const { limitMin, limitMax, onWindow } = this.#options;
+    if (this.#samples.length >= samplesMin || this.#lost >= samplesMin) {
+      if (this.#isBad()) this.#limit = Math.max(limitMin, this.#limit * shrink);
+      else if (isFull) this.#limit = Math.min(limitMax, this.#limit * grow);
+      this.#samples = [];
+      this.#lost = 0;
     }
     this.#underWayMax = this.#underWay;
     this.#windowEndMs = nowMs + windowMs;
-    this.#options.onWindow?.(this.limit, this.#underWay);
-  }
-
-  /** Begins to gather anew. Few samples are kept until they are enough. */
-  #begin(nowMs: number): void {
-    this.#samples = [];
-    this.#lost = 0;
-    this.#gatheredSinceMs = nowMs;
-  }
-
-  /** Learns how much is carried out, and what an entry takes if nobody waits. */
-  #learn(tookMs: number): void {
-    const perMs = this.#samples.length / tookMs;
-    this.#perMs = mean(this.#perMs, perMs);
-    const sorted = this.#samples.toSorted((a, b) => a - b);
-    const medianMs = sorted[sorted.length >> 1] as number;
-    const isQuiet = this.#underWayMax < this.#limit * quietShareMax;
-    this.#aloneMs = isQuiet ? mean(this.#aloneMs, medianMs) : Math.min(this.#aloneMs, medianMs);
-  }
-
-  #shrink(): void {
-    const needed = aloneFactor * this.#perMs * this.#aloneMs;
-    this.#aloneMs *= forget;
-    const least = Math.max(this.#options.limitMin, Math.min(this.#limit, needed));
-    this.#limit = Math.max(least, this.#limit * shrink);
+    onWindow?.(this.limit, this.#underWay);
   }
 
   #isBad(): boolean {
+    if (this.#samples.length < samplesMin) return true;
+    this.#learnAlone();
     const { targetMs } = this.#options;
-    const slow = this.#samples.filter((tookMs) => tookMs > targetMs).length;
+    const aloneMs = Math.min(this.#aloneMs * aloneFactor, targetMs * targetFactorMax);
+    const boundMs = Math.max(targetMs, aloneMs);
+    const slow = this.#samples.filter((tookMs) => tookMs > boundMs).length;
     return slow > this.#samples.length * slowShareMax;
   }
-}
 
-function mean(before: number, newest: number): number {
-  return before === 0 ? newest : before + (newest - before) * newestWeight;
+  #learnAlone(): void {
+    if (this.#underWayMax >= this.#limit * quietShareMax) {
+      this.#aloneMs *= forget;
+      return;
+    }
+    const sorted = this.#samples.toSorted((a, b) => a - b);
+    const medianMs = sorted[sorted.length >> 1] as number;
+    const before = this.#aloneMs || medianMs;
+    this.#aloneMs = before + (medianMs - before) * newestWeight;
+  }
 }

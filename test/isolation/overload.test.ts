@@ -105,6 +105,7 @@ async function overload(buy: Buy): Promise<void> {
   });
   const figures = JSON.stringify({ perSecond, steady, herd }, undefined, 1);
   const { sent, made, unknown, unserved } = sumOf(steady.during, herd.during);
+  if (process.env.OV) console.error(figures);
   const madePerSecond = (made * 1_000) / duringMs;
   assert.ok(sent > perSecond * 2, `so much was offered: ${figures}`);
   assert.ok(madePerSecond >= goodputMin * perSecond, `goodput stays: ${madePerSecond} ${figures}`);
