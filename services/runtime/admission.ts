@@ -4,10 +4,14 @@ import { Refusal } from './refusals.ts';
 const windowMs = 200;
 /** Fewer than this say nothing. */
 const samplesMin = 10;
-/** The window is bad if more than this share of it took longer than the target. */
-const slowShareMax = 0.1;
-const shrink = 0.85;
+/** What this share of the window took at most is compared with the target. */
+const judgedShare = 0.9;
+/** The limit shrinks by as much as that is above the target, between these … */
+const shrinkMin = 0.5;
+const shrinkMax = 0.85;
+/** … and grows by this, or faster while it is below half of it. */
 const grow = 1.1;
+const growFast = 1.3;
 /** The limit grows only if it was nearly reached: otherwise nobody has tried whether more would go. */
 const usedShareMin = 0.8;
 /** Below this share of the limit nobody waits for the others: what an entry takes then is what it takes alone. */
@@ -16,8 +20,9 @@ const quietShareMax = 0.3;
 const aloneFactor = 2;
 /** … but no more than so many times the target that was set. */
 const targetFactorMax = 4;
-/** Weight of the newest window in the running mean. */
-const newestWeight = 0.2;
+/** Weight of the newest window in the running mean, if it was faster; a slower one may be a queue that begins. */
+const fasterWeight = 0.2;
+const slowerWeight = 0.02;
 /** What was known of a quiet time counts for less with every window that is none: it halves in two minutes. */
 const forget = 0.999;
 
@@ -110,37 +115,42 @@ export class Admission {
   #judge(): void {
     const nowMs = this.#nowMs();
     if (nowMs < this.#windowEndMs) return;
-    const isFull = this.#underWayMax >= this.#limit * usedShareMin;
-    const { limitMin, limitMax, onWindow } = this.#options;
-    if (this.#samples.length >= samplesMin || this.#lost >= samplesMin) {
-      if (this.#isBad()) this.#limit = Math.max(limitMin, this.#limit * shrink);
-      else if (isFull) this.#limit = Math.min(limitMax, this.#limit * grow);
-      this.#samples = [];
-      this.#lost = 0;
-    }
+    if (this.#samples.length >= samplesMin) this.#judgeWindow();
+    else if (this.#lost >= samplesMin) this.#change(shrinkMax);
     this.#underWayMax = this.#underWay;
     this.#windowEndMs = nowMs + windowMs;
-    onWindow?.(this.limit, this.#underWay);
+    this.#options.onWindow?.(this.limit, this.#underWay);
   }
 
-  #isBad(): boolean {
-    if (this.#samples.length < samplesMin) return true;
-    this.#learnAlone();
+  #judgeWindow(): void {
+    const sorted = this.#samples.toSorted((a, b) => a - b);
+    const tookMs = sorted[Math.ceil(sorted.length * judgedShare) - 1] as number;
+    this.#learnAlone(sorted[sorted.length >> 1] as number);
     const { targetMs } = this.#options;
     const aloneMs = Math.min(this.#aloneMs * aloneFactor, targetMs * targetFactorMax);
     const boundMs = Math.max(targetMs, aloneMs);
-    const slow = this.#samples.filter((tookMs) => tookMs > boundMs).length;
-    return slow > this.#samples.length * slowShareMax;
+    if (tookMs > boundMs) {
+      this.#change(Math.min(shrinkMax, Math.max(shrinkMin, boundMs / tookMs)));
+    } else if (this.#underWayMax >= this.#limit * usedShareMin) {
+      this.#change(tookMs < boundMs / 2 ? growFast : grow);
+    } else this.#change(1);
   }
 
-  #learnAlone(): void {
+  /** Changes the limit, and begins to gather anew. Few samples are kept until they are enough. */
+  #change(factor: number): void {
+    const { limitMin, limitMax } = this.#options;
+    this.#limit = Math.min(limitMax, Math.max(limitMin, this.#limit * factor));
+    this.#samples = [];
+    this.#lost = 0;
+  }
+
+  #learnAlone(medianMs: number): void {
     if (this.#underWayMax >= this.#limit * quietShareMax) {
       this.#aloneMs *= forget;
       return;
     }
-    const sorted = this.#samples.toSorted((a, b) => a - b);
-    const medianMs = sorted[sorted.length >> 1] as number;
     const before = this.#aloneMs || medianMs;
-    this.#aloneMs = before + (medianMs - before) * newestWeight;
+    const weight = medianMs < before ? fasterWeight : slowerWeight;
+    this.#aloneMs = before + (medianMs - before) * weight;
   }
 }
