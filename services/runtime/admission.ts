@@ -14,17 +14,8 @@ const grow = 1.1;
 const growFast = 1.3;
 /** The limit grows only if it was nearly reached: otherwise nobody has tried whether more would go. */
 const usedShareMin = 0.8;
-/** Below this share of the limit nobody waits for the others: what an entry takes then is what it takes alone. */
-const quietShareMax = 0.3;
-/** Where that is long, the target is so many times of it instead … */
-const aloneFactor = 2;
-/** … but no more than so many times the target that was set. */
-const targetFactorMax = 4;
-/** Weight of the newest window in the running mean, if it was faster; a slower one may be a queue that begins. */
-const fasterWeight = 0.2;
-const slowerWeight = 0.02;
-/** What was known of a quiet time counts for less with every window that is none: it halves in two minutes. */
-const forget = 0.999;
+/** So many times the target is good enough while few are let in. */
+const fewFactor = 4;
 
 export interface AdmissionOptions {
   /** Milliseconds that most of what is let in should take. */
@@ -33,6 +24,8 @@ export interface AdmissionOptions {
   readonly startLimit: number;
   readonly limitMin: number;
   readonly limitMax: number;
+  /** Down to so many under way the target holds; below, several times of it. Default `limitMin`. */
+  readonly few?: number;
   /** Told the limit and the entries under way when they are judged. */
   readonly onWindow?: (limit: number, underWay: number) => void;
   /** Milliseconds that only go forward; default `performance.now`. */
@@ -45,8 +38,8 @@ export interface AdmissionOptions {
  * while they take too long, and grows while they do not and the door was full. So an overload costs
  * refusals, and those who are let in do not wait behind a queue that nobody can work off.
  *
- * Where each takes long even when nobody waits, as on a slow machine, fewer at once would not be faster,
- * only fewer: there the target is what it takes alone, and as much again.
+ * A slow machine takes long for each even when nobody waits, and there fewer at once would not be faster,
+ * only fewer. So the limit falls below `few` only if entries take several times the target.
  */
 export class Admission {
   readonly #options: AdmissionOptions;
@@ -57,8 +50,6 @@ export class Admission {
   #samples: number[] = [];
   #lost = 0;
   #underWayMax = 0;
-  /** Running mean of what an entry takes in quiet times. */
-  #aloneMs = 0;
 
   constructor(options: AdmissionOptions) {
     this.#options = options;
@@ -123,34 +114,25 @@ export class Admission {
   }
 
   #judgeWindow(): void {
+    const { targetMs, limitMin, few = limitMin } = this.#options;
     const sorted = this.#samples.toSorted((a, b) => a - b);
     const tookMs = sorted[Math.ceil(sorted.length * judgedShare) - 1] as number;
-    this.#learnAlone(sorted[sorted.length >> 1] as number);
-    const { targetMs } = this.#options;
-    const aloneMs = Math.min(this.#aloneMs * aloneFactor, targetMs * targetFactorMax);
-    const boundMs = Math.max(targetMs, aloneMs);
+    const fewMs = targetMs * fewFactor;
+    const boundMs = this.#limit > few ? targetMs : fewMs;
     if (tookMs > boundMs) {
-      this.#change(Math.min(shrinkMax, Math.max(shrinkMin, boundMs / tookMs)));
+      const factor = Math.min(shrinkMax, Math.max(shrinkMin, boundMs / tookMs));
+      this.#change(factor, { min: tookMs > fewMs ? limitMin : few });
     } else if (this.#underWayMax >= this.#limit * usedShareMin) {
-      this.#change(tookMs < boundMs / 2 ? growFast : grow);
+      const factor = tookMs < boundMs / 2 ? growFast : grow;
+      this.#change(factor, tookMs > targetMs ? { max: few } : {});
     } else this.#change(1);
   }
 
   /** Changes the limit, and begins to gather anew. Few samples are kept until they are enough. */
-  #change(factor: number): void {
-    const { limitMin, limitMax } = this.#options;
-    this.#limit = Math.min(limitMax, Math.max(limitMin, this.#limit * factor));
+  #change(factor: number, bounds: { readonly min?: number; readonly max?: number } = {}): void {
+    const { min = this.#options.limitMin, max = this.#options.limitMax } = bounds;
+    this.#limit = Math.min(max, Math.max(min, this.#limit * factor));
     this.#samples = [];
     this.#lost = 0;
-  }
-
-  #learnAlone(medianMs: number): void {
-    if (this.#underWayMax >= this.#limit * quietShareMax) {
-      this.#aloneMs *= forget;
-      return;
-    }
-    const before = this.#aloneMs || medianMs;
-    const weight = medianMs < before ? fasterWeight : slowerWeight;
-    this.#aloneMs = before + (medianMs - before) * weight;
   }
 }
