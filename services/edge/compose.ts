@@ -1,4 +1,5 @@
 import type { AddressInfo } from 'node:net';
+import type { AdmissionOptions } from '../runtime/admission.ts';
 import { createBatcherMetrics } from '../runtime/batcher.ts';
 import { Lifecycle } from '../runtime/lifecycle.ts';
 import { createLog, type Log } from '../runtime/log.ts';
@@ -10,7 +11,8 @@ import { type EdgeConfig, isLoopback } from './config.ts';
 import { connectionsWithin } from './descriptor-limit.ts';
 import { DisplayStockMemory } from './display-stock.ts';
 import type { EventStreamOptions } from './event-stream.ts';
-import { createHttpServer } from './http-server.ts';
+import { createHttpServer, securityHeaders } from './http-server.ts';
+import { OrderDoor } from './order-door.ts';
 import { createOrderGateway, type OrderGateway } from './order-gateway.ts';
 import { createPaymentGateway, type PaymentGateway } from './payment-gateway.ts';
 import { addAdminPaymentRoutes } from './routes/admin-payments.ts';
@@ -52,6 +54,7 @@ export interface Running {
 export interface Overrides {
   readonly log?: Log;
   readonly orderStream?: EventStreamOptions;
+  readonly orderDoor?: Partial<AdmissionOptions>;
 }
 
 /** Builds and starts the edge. */
@@ -77,6 +80,8 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
   gaugeOf(metrics, 'edge_webhook_unfinished_bytes', bytesHelp, () => bodies.bytes);
   const displayStock = new DisplayStockMemory({ fetch: stock.displayStock });
 
+  const door = new OrderDoor(metrics, securityHeaders, overrides.orderDoor);
+
   let stopping = false;
   const waitingFor = (): string[] => {
     const names = stopping ? ['the end: this process is stopping'] : [];
@@ -94,9 +99,10 @@ export async function compose(config: EdgeConfig, overrides: Overrides = {}): Pr
     log,
     metrics,
     stopping: () => stopping,
+    door,
     routes(server) {
       addHealthRoutes(server, { waitingFor });
-      addOrderRoutes(server, { orders, authentication });
+      addOrderRoutes(server, { orders, authentication, door });
       addOrderEventsRoute(server, {
         orders,
         authentication,

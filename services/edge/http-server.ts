@@ -1,4 +1,5 @@
 import { randomBytes } from 'node:crypto';
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import { type FastifyInstance, type FastifyReply, type FastifyRequest, fastify } from 'fastify';
 import { HttpGuard } from '../runtime/http-guard.ts';
 import type { Log } from '../runtime/log.ts';
@@ -6,6 +7,7 @@ import type { Metrics } from '../runtime/metrics.ts';
 import { isOneOf } from './config.ts';
 import { answerClientError, faultOf } from './http-faults.ts';
 import { parseJson } from './json-text.ts';
+import type { OrderDoor } from './order-door.ts';
 import { problemOf } from './problem.ts';
 import { RouteTable } from './route-table.ts';
 
@@ -21,7 +23,7 @@ const keepAliveTimeoutMs = 72_000;
 /** The last resort of a route: every call inside has a shorter budget of its own. */
 const handlerTimeoutMs = 4_000;
 
-const securityHeaders = {
+export const securityHeaders = {
   'cache-control': 'no-store',
   'content-security-policy': "default-src 'none'; frame-ancestors 'none'",
   'cross-origin-resource-policy': 'same-origin',
@@ -37,6 +39,8 @@ export interface HttpServerOptions {
   readonly metrics: Metrics;
   /** Whether the process is about to stop: answers then tell their clients to connect elsewhere. */
   readonly stopping: () => boolean;
+  /** Asked before anything is done for a request; answers it itself if it says so. */
+  readonly door: Pick<OrderDoor, 'turnAway'>;
   /** Adds the routes; each gets the limits, headers and error answers of the server. */
   readonly routes: (app: FastifyInstance) => void;
 }
@@ -46,6 +50,10 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   const { log, trustedProxies } = options;
   const instancePrefix = `urn:sluice:request:${randomBytes(6).toString('hex')}-`;
   let requests = 0;
+  const nextInstance = (): string => {
+    requests += 1;
+    return `${instancePrefix}${requests}`;
+  };
   const app = fastify({
     logger: false,
     bodyLimit: bodyBytesMax,
@@ -56,16 +64,14 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
     return503OnClosing: false,
     trustProxy: trustedProxies.length > 0 ? [...trustedProxies] : false,
     http: { maxHeaderSize: headerBytesMax },
-    genReqId: () => {
-      requests += 1;
-      return `${instancePrefix}${requests}`;
-    },
+    genReqId: nextInstance,
     clientErrorHandler: answerClientError,
     frameworkErrors: (error, request, reply) => {
       const plain = request as unknown as FastifyRequest;
       sendProblem(error, plain, reply as unknown as FastifyReply, log);
     },
   });
+  askFirst(app, options, nextInstance);
   guard(app, options);
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('application/json', { parseAs: 'buffer' }, (_request, body, done) => {
@@ -92,6 +98,21 @@ export function createHttpServer(options: HttpServerOptions): FastifyInstance {
   closeBehindAnswers(app, options.stopping);
   options.routes(app);
   return app;
+}
+
+/** Has the door turn away what it does not let in, in front of everything that fastify does for a request. */
+function askFirst(
+  { server }: FastifyInstance,
+  { door, stopping }: HttpServerOptions,
+  nextInstance: () => string,
+): void {
+  const handlers = server.listeners('request');
+  server.removeAllListeners('request');
+  server.on('request', (request: IncomingMessage, response: ServerResponse) => {
+    // Answers of a server that stops end their connection, which is looked after further inside.
+    if (!stopping() && door.turnAway(request, response, nextInstance)) return;
+    for (const handle of handlers) handle.call(server, request, response);
+  });
 }
 
 /** Bounds what clients may hold on to, and counts what was closed for it. */

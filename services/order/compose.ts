@@ -63,7 +63,9 @@ const queueDepthMax = 10_000;
 /** What most orders should take; beyond it fewer are let in at once, between these bounds. */
 const createTargetMs = 150;
 const startLimit = 1_000;
-const limitMin = 200;
+const limitMin = 50;
+/** On a machine so slow that each takes longer than the target in any case, so many are let in all the same. */
+const fewOrders = 400;
 const mapRefreshMs = 1_000;
 const mapDeadlineMs = 2_000;
 
@@ -152,7 +154,8 @@ async function start(
     ...{ shards, reader, ...life },
     takeOrder: createTakeOrder({ shards, outbox, reader, insertOrders, placeOrder }),
     admission: new Admission({
-      ...{ targetMs: createTargetMs, startLimit: startLimit, limitMin, limitMax: queueDepthMax },
+      ...{ targetMs: createTargetMs, startLimit, limitMin, limitMax: queueDepthMax },
+      few: fewOrders,
       onWindow(limit, underWay) {
         metrics.admissionLimit.set(limit);
         metrics.underWay.set(underWay);

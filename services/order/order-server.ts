@@ -159,7 +159,9 @@ async function createOne(
   const status = outcome instanceof Refusal ? statusOfRefusal(outcome.reason) : 'success';
   metrics.created(status, tookMs / 1_000);
   // A refusal of the business is quick, whatever the load.
-  admission.leave(status === 'rejected' ? undefined : tookMs);
+  if (status === 'rejected') admission.leave(undefined);
+  else if (status === 'success') admission.leave(tookMs);
+  else admission.lose();
   return outcome;
 }
 

@@ -4,12 +4,18 @@ import { Refusal } from './refusals.ts';
 const windowMs = 200;
 /** Fewer than this say nothing. */
 const samplesMin = 10;
-/** The window is bad if more than this share of it took longer than the target. */
-const slowShareMax = 0.1;
-const shrink = 0.85;
+/** What this share of the window took at most is compared with the target. */
+const judgedShare = 0.9;
+/** The limit shrinks by as much as that is above the target, between these … */
+const shrinkMin = 0.5;
+const shrinkMax = 0.85;
+/** … and grows by this, or faster while it is below half of it. */
 const grow = 1.1;
+const growFast = 1.3;
 /** The limit grows only if it was nearly reached: otherwise nobody has tried whether more would go. */
 const usedShareMin = 0.8;
+/** So many times the target is good enough while few are let in. */
+const fewFactor = 4;
 
 export interface AdmissionOptions {
   /** Milliseconds that most of what is let in should take. */
@@ -18,6 +24,8 @@ export interface AdmissionOptions {
   readonly startLimit: number;
   readonly limitMin: number;
   readonly limitMax: number;
+  /** Down to so many under way the target holds; below, several times of it. Default `limitMin`. */
+  readonly few?: number;
   /** Told the limit and the entries under way when they are judged. */
   readonly onWindow?: (limit: number, underWay: number) => void;
   /** Milliseconds that only go forward; default `performance.now`. */
@@ -29,6 +37,9 @@ export interface AdmissionOptions {
  * the others before anything is done for them. The limit follows what entries really take: it shrinks
  * while they take too long, and grows while they do not and the door was full. So an overload costs
  * refusals, and those who are let in do not wait behind a queue that nobody can work off.
+ *
+ * A slow machine takes long for each even when nobody waits, and there fewer at once would not be faster,
+ * only fewer. So the limit falls below `few` only if entries take several times the target.
  */
 export class Admission {
   readonly #options: AdmissionOptions;
@@ -37,6 +48,7 @@ export class Admission {
   #underWay = 0;
   #windowEndMs: number;
   #samples: number[] = [];
+  #lost = 0;
   #underWayMax = 0;
 
   constructor(options: AdmissionOptions) {
@@ -54,18 +66,22 @@ export class Admission {
     return this.#underWay;
   }
 
+  /** Whether so many entries that came together would be refused now. */
+  refuses(entries: number): boolean {
+    this.#judge();
+    // Alone, any number may try: a batch that is larger than the limit could never come in.
+    if (this.#underWay === 0 || this.#underWay + entries <= this.#limit) return false;
+    this.#underWayMax = Math.max(this.#underWayMax, this.#limit);
+    return true;
+  }
+
   /**
-   * Lets entries in that came together, all of them or none. Each is to be ended by `leave`.
+   * Lets entries in that came together, all of them or none. Each is to be ended by `leave` or `lose`.
    *
    * @throws Refusal OVERLOADED
    */
   enter(entries: number): void {
-    this.#judge();
-    // Alone, any number may try: a batch that is larger than the limit could never come in.
-    if (this.#underWay > 0 && this.#underWay + entries > this.#limit) {
-      this.#underWayMax = Math.max(this.#underWayMax, this.#limit);
-      throw new Refusal('OVERLOADED');
-    }
+    if (this.refuses(entries)) throw new Refusal('OVERLOADED');
     this.#underWay += entries;
     this.#underWayMax = Math.max(this.#underWayMax, this.#underWay);
   }
@@ -77,25 +93,46 @@ export class Admission {
     this.#judge();
   }
 
+  /**
+   * Ends an entry that failed, or of which nobody knows what became. One locked row is enough for that,
+   * so it says nothing about the others as long as those are carried out.
+   */
+  lose(): void {
+    this.#underWay -= 1;
+    this.#lost += 1;
+    this.#judge();
+  }
+
   #judge(): void {
     const nowMs = this.#nowMs();
     if (nowMs < this.#windowEndMs) return;
-    const { limitMin, limitMax, onWindow } = this.#options;
-    if (this.#samples.length >= samplesMin) {
-      const isBad = this.#isBad();
-      const wasFull = this.#underWayMax >= this.#limit * usedShareMin;
-      if (isBad) this.#limit = Math.max(limitMin, this.#limit * shrink);
-      else if (wasFull) this.#limit = Math.min(limitMax, this.#limit * grow);
-      this.#samples = [];
-    }
+    if (this.#samples.length >= samplesMin) this.#judgeWindow();
+    else if (this.#lost >= samplesMin) this.#change(shrinkMax);
     this.#underWayMax = this.#underWay;
     this.#windowEndMs = nowMs + windowMs;
-    onWindow?.(this.limit, this.#underWay);
+    this.#options.onWindow?.(this.limit, this.#underWay);
   }
 
-  #isBad(): boolean {
-    const { targetMs } = this.#options;
-    const slow = this.#samples.filter((tookMs) => tookMs > targetMs).length;
-    return slow > this.#samples.length * slowShareMax;
+  #judgeWindow(): void {
+    const { targetMs, limitMin, few = limitMin } = this.#options;
+    const sorted = this.#samples.toSorted((a, b) => a - b);
+    const tookMs = sorted[Math.ceil(sorted.length * judgedShare) - 1] as number;
+    const fewMs = targetMs * fewFactor;
+    const boundMs = this.#limit > few ? targetMs : fewMs;
+    if (tookMs > boundMs) {
+      const factor = Math.min(shrinkMax, Math.max(shrinkMin, boundMs / tookMs));
+      this.#change(factor, { min: tookMs > fewMs ? limitMin : few });
+    } else if (this.#underWayMax >= this.#limit * usedShareMin) {
+      const factor = tookMs < boundMs / 2 ? growFast : grow;
+      this.#change(factor, tookMs > targetMs ? { max: few } : {});
+    } else this.#change(1);
+  }
+
+  /** Changes the limit, and begins to gather anew. Few samples are kept until they are enough. */
+  #change(factor: number, bounds: { readonly min?: number; readonly max?: number } = {}): void {
+    const { min = this.#options.limitMin, max = this.#options.limitMax } = bounds;
+    this.#limit = Math.min(max, Math.max(min, this.#limit * factor));
+    this.#samples = [];
+    this.#lost = 0;
   }
 }

@@ -3,12 +3,18 @@ import type { Stack } from './options.ts';
 import { outcome, type Recorder } from './recorder.ts';
 import type { Sale } from './sale.ts';
 
-/** Unknown outcomes settle within a minute (P4); a hold is first looked at 15 s after it was made. */
+/**
+ * Unknown outcomes settle within a minute (P4); a hold is first looked at 15 s after it was made. So long
+ * nothing has to have changed before a disagreement counts: after an overload there are many of them.
+ */
 const defaultSettleMaxMs = 90_000;
+/** The end of waiting while something still changes, in multiples of it. */
+const settleSpansMax = 6;
 const settleCheckMs = 2_000;
 /** Kept of each kind of disagreement. */
 const examplesMax = 5;
 const heldState = 1;
+const pendingStatus = 1;
 const abortedStatus = 8;
 
 /** What MySQL has after a run, and where it disagrees with the answers. */
@@ -38,15 +44,23 @@ export async function compareWithMysql(
   recorder: Recorder,
   { settleMaxMs = defaultSettleMaxMs } = {},
 ): Promise<Comparison> {
-  const orders = await compareOrders(stack, sale, recorder);
   const ledger = await connect(stack, 0, 'stock');
   try {
     const startMs = performance.now();
+    let changedMs = startMs;
+    let lastSeen = '';
     for (;;) {
+      // Each time anew: an order whose answer was unknown may be stored after the last answer came.
+      const orders = await compareOrders(stack, sale, recorder);
       const holds = await readHolds(ledger, sale);
-      const problems = holdProblems(holds, orders.count);
-      const passedMs = performance.now() - startMs;
-      if (problems.length === 0 || passedMs > settleMaxMs) {
+      const problems = holdProblems(holds, orders.pending);
+      const nowMs = performance.now();
+      const passedMs = nowMs - startMs;
+      const seen = JSON.stringify([orders.count, orders.pending, holds.rows, holds.units]);
+      if (seen !== lastSeen) changedMs = nowMs;
+      lastSeen = seen;
+      const isOver = nowMs - changedMs >= settleMaxMs || passedMs > settleSpansMax * settleMaxMs;
+      if (problems.length === 0 || isOver) {
         return {
           orders: orders.count,
           ordersOfUnknown: orders.ofUnknown,
@@ -67,20 +81,23 @@ export async function compareWithMysql(
 interface OrderRow extends RowDataPacket {
   readonly orderId: string;
   readonly number: string;
+  readonly status: number;
 }
 
 async function compareOrders(
   stack: Stack,
   sale: Sale,
   recorder: Recorder,
-): Promise<{ count: number; ofUnknown: number; problems: string[] }> {
+): Promise<{ count: number; pending: number; ofUnknown: number; problems: string[] }> {
   const problems = new Problems();
   const seen = new Uint8Array(recorder.count);
   let count = 0;
+  let pending = 0;
   let ofUnknown = 0;
-  for await (const { orderId, number: text } of orderRows(stack, sale)) {
+  for await (const { orderId, number: text, status } of orderRows(stack, sale)) {
     const number = Number(text);
     count += 1;
+    if (status === pendingStatus) pending += 1;
     if (!(number < recorder.count)) {
       problems.add('orders that were never offered', text);
       continue;
@@ -101,7 +118,7 @@ async function compareOrders(
       problems.add('orders answered "created" that are not in MySQL', String(number));
     }
   }
-  return { count, ofUnknown, problems: problems.list() };
+  return { count, pending, ofUnknown, problems: problems.list() };
 }
 
 /** The orders of the sale in every table of every database, a table at a time. */
@@ -112,7 +129,8 @@ async function* orderRows(stack: Stack, sale: Sale): AsyncGenerator<OrderRow> {
     try {
       for (let table = 0; table < tables; table += 1) {
         const [rows] = await connection.query<OrderRow[]>(
-          `SELECT CAST(order_id AS CHAR) AS orderId, CAST(SUBSTRING(request_id, ?) AS CHAR) AS number
+          `SELECT CAST(order_id AS CHAR) AS orderId, CAST(SUBSTRING(request_id, ?) AS CHAR) AS number,
+             status
            FROM orders_${String(table).padStart(2, '0')}
            WHERE user_id BETWEEN ? AND ? AND status <> ?`,
           [sale.requestPrefix.length + 1, sale.firstUserId, sale.lastUserId, abortedStatus],
@@ -155,7 +173,10 @@ async function readHolds(connection: Connection, sale: Sale): Promise<Holds> {
   };
 }
 
-/** Every order of the load has one line of one unit, so orders, holds and held units are one number. */
+/**
+ * Every order of the load has one line of one unit, so pending orders, holds and held units are one
+ * number. In a long run the first orders have expired by the end, and their units are free again.
+ */
 function holdProblems({ rows, units, ledger }: Holds, orders: number): string[] {
   const problems: string[] = [];
   if (rows !== orders) problems.push(`${orders} orders but ${rows} holds that are HELD`);

@@ -16,7 +16,7 @@ import {
 import { createOrderRequests } from './order-requests.ts';
 import { watchUsage } from './process-usage.ts';
 import { Recorder } from './recorder.ts';
-import { reportText, type ScenarioReport } from './report.ts';
+import { type MultipleReport, reportText, type ScenarioReport } from './report.ts';
 import { openSale, type Sale } from './sale.ts';
 
 /** Compiles the hot paths and fills the connections before anything is measured. */
@@ -31,6 +31,8 @@ const startRates: Readonly<Record<ScenarioName, number>> = {
 };
 /** Percentiles are measured at this share of the highest rate: a system in use is not at its limit. */
 const measuredShare = 0.7;
+/** Between two multiples of it. */
+const restMs = 2_000;
 
 process.exitCode = await main();
 
@@ -92,6 +94,8 @@ async function runScenario(
     const usage = watchUsage([...stack.processes, { name: 'load', pid: process.pid }]);
     const load = await offerLoad({ target, recorder, rate, seconds });
     const used = usage.stop();
+    const highest = options.rate ?? highestRate ?? 0;
+    const multiples = await offerMultiples(scenario, options, highest, target, recorder);
     progress(`${scenario}: comparing with MySQL`);
     const comparison = await compareWithMysql(stack, sale, recorder);
     return {
@@ -100,6 +104,7 @@ async function runScenario(
       rate,
       seconds,
       summary: recorder.summary(load.from, load.to),
+      ...(multiples.length === 0 ? {} : { multiples }),
       reasons: Object.fromEntries(recorder.reasons),
       usage: used,
       comparison,
@@ -107,6 +112,27 @@ async function runScenario(
   } finally {
     await target.close();
   }
+}
+
+/** Offers each multiple of the highest rate for a while, after a rest in which the last one is over. */
+async function offerMultiples(
+  scenario: ScenarioName,
+  { multiples, seconds }: BenchOptions,
+  highestRate: number,
+  target: Target,
+  recorder: Recorder,
+): Promise<MultipleReport[]> {
+  const reports: MultipleReport[] = [];
+  for (const multiple of multiples) {
+    const rate = Math.max(1, highestRate * multiple);
+    progress(
+      `${scenario}: offering ${multiple} times the highest rate, ${rate}/s, for ${seconds} s`,
+    );
+    await new Promise((resolve) => setTimeout(resolve, restMs));
+    const { from, to } = await offerLoad({ target, recorder, rate, seconds });
+    reports.push({ multiple, rate, summary: recorder.summary(from, to) });
+  }
+  return reports;
 }
 
 function search(

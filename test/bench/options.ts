@@ -13,7 +13,9 @@ export interface BenchOptions {
   readonly lifeScenarios: readonly LifeScenarioName[];
   /** Orders per second; undefined looks for the highest rate that is held. */
   readonly rate: number | undefined;
-  /** Length of the measured phase. */
+  /** Multiples of the highest rate, or of `rate`, that are offered afterwards, one after the other. */
+  readonly multiples: readonly number[];
+  /** Length of the measured phase, and of each multiple. */
   readonly seconds: number;
   /** Length of one step of the search. */
   readonly stepSeconds: number;
@@ -38,13 +40,16 @@ Afterwards it counts the orders and holds in MySQL and compares them with the an
                        webhooks: paid orders, told by signed webhooks (--rate of them, default 1000/s);
                        expiry: 2000 orders/s expire while others are bought (--rate of them, default 2000/s)
   --rate <n>           orders per second, instead of looking for the highest rate
-  --seconds <n>        length of the measured phase (default 15)
+  --multiples <list>   afterwards offer these multiples of the highest rate (or of --rate), such as 1,2,3,
+                       and show for each what was created, what was turned away, and how fast
+  --seconds <n>        length of the measured phase, and of each multiple (default 15)
   --step-seconds <n>   length of one step of the search (default 5)
   --skus <n>           SKUs on sale (default 100)
   --users <n>          buyers (default 5000)
   --sell-out <units>   supply of each SKU, so that most orders are refused
   --batch <n>          orders in one call of the scenario batch (default 100)
-  --connections <n>    HTTP connections at most (default 512)
+  --connections <n>    HTTP connections at most (default 512; with --multiples 1900, so that the
+                       excess reaches the system instead of waiting here)
   --json               print one JSON document instead of tables
   --help               this text
 
@@ -58,13 +63,14 @@ export function readOptions(args: string[]): BenchOptions | 'help' {
     options: {
       scenario: { type: 'string', default: 'all' },
       rate: { type: 'string' },
+      multiples: { type: 'string', default: '' },
       seconds: { type: 'string', default: '15' },
       'step-seconds': { type: 'string', default: '5' },
       skus: { type: 'string', default: '100' },
       users: { type: 'string', default: '5000' },
       'sell-out': { type: 'string' },
       batch: { type: 'string', default: '100' },
-      connections: { type: 'string', default: '512' },
+      connections: { type: 'string' },
       json: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
@@ -76,10 +82,13 @@ export function readOptions(args: string[]): BenchOptions | 'help' {
     const names = [...scenarioNames, ...lifeScenarioNames].join(', ');
     throw new Error(`--scenario must be all or one of ${names}`);
   }
+  const multiples = values.multiples.split(',').filter((text) => text !== '');
+  const connections = values.connections ?? (multiples.length > 0 ? '1900' : '512');
   return {
     scenarios,
     lifeScenarios,
     rate: values.rate === undefined ? undefined : whole('rate', values.rate, 1_000_000),
+    multiples: multiples.map((text) => whole('multiples', text, 20)),
     seconds: whole('seconds', values.seconds, 3_600),
     stepSeconds: whole('step-seconds', values['step-seconds'], 600),
     skus: whole('skus', values.skus, 1_000),
@@ -89,7 +98,7 @@ export function readOptions(args: string[]): BenchOptions | 'help' {
         ? undefined
         : whole('sell-out', values['sell-out'], 1_000_000_000),
     batchEntries: whole('batch', values.batch, 500),
-    connections: whole('connections', values.connections, 10_000),
+    connections: whole('connections', connections, 10_000),
     json: values.json,
   };
 }

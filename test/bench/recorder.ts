@@ -77,17 +77,20 @@ export class Recorder {
     const names = Object.keys(outcome) as (keyof typeof counts)[];
     const ok: number[] = [];
     const refused: number[] = [];
+    const unserved: number[] = [];
     for (let number = from; number < to; number += 1) {
       const at = this.outcomeAt(number);
       counts[names[at] ?? 'none'] += 1;
       if (at === outcome.ok) ok.push(this.#latenciesMs[number] ?? 0);
       else if (at === outcome.refused) refused.push(this.#latenciesMs[number] ?? 0);
+      else if (at === outcome.unserved) unserved.push(this.#latenciesMs[number] ?? 0);
     }
     return {
       offered: to - from,
       ...counts,
       okMs: percentiles(ok),
       refusedMs: percentiles(refused),
+      unservedMs: percentiles(unserved),
     };
   }
 
@@ -129,6 +132,8 @@ export interface Summary {
   readonly notSent: number;
   readonly okMs: Percentiles;
   readonly refusedMs: Percentiles;
+  /** How long those who were turned away waited to be told so. */
+  readonly unservedMs: Percentiles;
 }
 
 /** Milliseconds from the moment an order was due to its answer. */

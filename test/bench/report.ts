@@ -12,10 +12,19 @@ export interface ScenarioReport {
   readonly rate: number;
   readonly seconds: number;
   readonly summary: Summary;
+  /** The same system at multiples of the highest rate; absent unless they were asked for. */
+  readonly multiples?: readonly MultipleReport[];
   /** Answers other than created, over the whole scenario, by reason. */
   readonly reasons: Readonly<Record<string, number>>;
   readonly usage: readonly Usage[];
   readonly comparison: Comparison;
+}
+
+/** What came of offering a multiple of the highest rate. */
+export interface MultipleReport {
+  readonly multiple: number;
+  readonly rate: number;
+  readonly summary: Summary;
 }
 
 /** The report for a person. */
@@ -36,7 +45,9 @@ export function reportText(report: ScenarioReport): string {
     `not sent              ${summary.notSent}`,
     `latency of created    ${latencies(summary.okMs)}`,
     ...(summary.refused > 0 ? [`latency of refused    ${latencies(summary.refusedMs)}`] : []),
+    ...(summary.unserved > 0 ? [`latency of turned away ${latencies(summary.unservedMs)}`] : []),
     ...reasonLines(report.reasons),
+    ...multipleLines(report),
     '',
     'process               RSS max MiB   CPU s   µs CPU per order',
     ...usage.map(({ name, rssMaxMib, cpuSeconds }) => {
@@ -62,6 +73,41 @@ const titles: Readonly<Record<ScenarioName, string>> = {
 function latencies({ p50, p90, p99, p999, max }: Percentiles): string {
   const text = (value: number): string => (Number.isNaN(value) ? '–' : value.toFixed(1));
   return `P50 ${text(p50)}  P90 ${text(p90)}  P99 ${text(p99)}  P99.9 ${text(p999)}  max ${text(max)} ms`;
+}
+
+function multipleLines({ multiples, seconds }: ScenarioReport): string[] {
+  if (multiples === undefined) return [];
+  const head = [
+    'load',
+    'offered/s',
+    'created/s',
+    'P99 ms',
+    'away/s',
+    'P50 ms',
+    'P99 ms',
+    'unknown',
+  ];
+  const columns = (cells: readonly (string | number)[]): string =>
+    cells.map((cell) => String(cell).padStart(10)).join('');
+  const whole = (value: number): string => (Number.isNaN(value) ? '–' : value.toFixed(0));
+  const rows = multiples.map(({ multiple, rate, summary }) =>
+    columns([
+      `${multiple}x`,
+      rate,
+      whole(summary.ok / seconds),
+      whole(summary.okMs.p99),
+      whole((summary.unserved + summary.notSent) / seconds),
+      whole(summary.unservedMs.p50),
+      whole(summary.unservedMs.p99),
+      summary.unknown + summary.none,
+    ]),
+  );
+  return [
+    '',
+    'multiples of the highest rate: created, and turned away (away)',
+    columns(head),
+    ...rows,
+  ];
 }
 
 function reasonLines(reasons: Readonly<Record<string, number>>): string[] {

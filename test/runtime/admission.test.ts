@@ -6,18 +6,19 @@ import { Refusal } from '../../services/runtime/refusals.ts';
 const overloaded = (error: unknown): boolean =>
   error instanceof Refusal && error.reason === 'OVERLOADED' && error.retryAfterMs > 0;
 
-/** A system of a known capacity behind the door, on a clock that the test moves. */
+/** A system of a known capacity behind the door, on a clock that the test moves; each takes `aloneMs` at least. */
 function simulate(
   perSecond: number,
-  options: Partial<ConstructorParameters<typeof Admission>[0]> = {},
+  options: Partial<ConstructorParameters<typeof Admission>[0]> & { readonly aloneMs?: number } = {},
 ) {
   let nowMs = 0;
   let freeAtMs = 0;
+  const { aloneMs = 5, ...others } = options;
   const ends: { readonly atMs: number; readonly tookMs: number }[] = [];
   const admission = new Admission({
     ...{ targetMs: 100, startLimit: 1_000, limitMin: 10, limitMax: 100_000 },
     monotonicMs: () => nowMs,
-    ...options,
+    ...others,
   });
   const state = { perSecond, admission };
   function offer(): boolean {
@@ -27,9 +28,9 @@ function simulate(
       assert.ok(overloaded(error));
       return false;
     }
-    // One after the other, each for its share of a second, and 5 ms on its way.
+    // One after the other, each for its share of a second, and some time on its way.
     freeAtMs = Math.max(freeAtMs, nowMs) + 1_000 / state.perSecond;
-    ends.push({ atMs: freeAtMs + 5, tookMs: freeAtMs + 5 - nowMs });
+    ends.push({ atMs: freeAtMs + aloneMs, tookMs: freeAtMs + aloneMs - nowMs });
     return true;
   }
   /** Offers at a rate for some seconds; answers what was made of it, and how long the slowest took. */
@@ -115,4 +116,34 @@ test('the limit stays within its bounds, and what was refused for its own reason
   assert.equal(admission.limit, 20);
   pass(5);
   assert.ok(admission.limit <= 60);
+});
+
+test('where each takes longer than the target even alone, the door does not narrow to a crack', () => {
+  const { run } = simulate(1_000, { aloneMs: 300, few: 400 });
+  assert.equal(run(250, 10).refused, 0, 'nobody is refused while there is room');
+  run(3_000, 20);
+  const { made, slowestMs } = run(3_000, 20);
+  assert.ok(made >= 17_000, `${made} of 20,000 that could be made`);
+  assert.ok(slowestMs <= 1_000, `the slowest took ${slowestMs} ms`);
+});
+
+test('entries of which nobody knows what became narrow the door only if nothing is carried out', () => {
+  let nowMs = 0;
+  const admission = new Admission({
+    ...{ targetMs: 100, startLimit: 500, limitMin: 20, limitMax: 1_000 },
+    monotonicMs: () => nowMs,
+  });
+  const pass = (made: number, lost: number): void => {
+    for (let window = 0; window < 50; window += 1) {
+      admission.enter(made + lost);
+      for (let count = 0; count < made; count += 1) admission.leave(10);
+      for (let count = 0; count < lost; count += 1) admission.lose();
+      nowMs += 250;
+    }
+  };
+  pass(20, 20);
+  assert.equal(admission.limit, 500);
+  pass(0, 20);
+  assert.equal(admission.limit, 20);
+  assert.equal(admission.underWay, 0);
 });

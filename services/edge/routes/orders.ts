@@ -3,6 +3,7 @@ import { type Authentication, callerOf } from '../authentication.ts';
 import { readCreateOrderRequest } from '../create-order-request.ts';
 import { jsonContentType } from '../http-server.ts';
 import { readNoFields } from '../json-fields.ts';
+import type { OrderDoor } from '../order-door.ts';
 import type { OrderGateway } from '../order-gateway.ts';
 import { historyJson, orderJson, orderPageJson } from '../order-json.ts';
 import { Query, readPathId } from '../query.ts';
@@ -12,8 +13,9 @@ const pageSizeMax = 100;
 /** A buyer's own orders. */
 export function addOrderRoutes(
   app: FastifyInstance,
-  { orders, authentication }: { orders: OrderGateway; authentication: Authentication },
+  options: { orders: OrderGateway; authentication: Authentication; door: OrderDoor },
 ): void {
+  const { orders, authentication, door } = options;
   const onRequest = authentication.user;
 
   // The batcher answers each order by its deadline.
@@ -21,9 +23,8 @@ export function addOrderRoutes(
   app.post('/v1/orders', { onRequest, config }, async (request, reply) => {
     const { userId } = callerOf(request);
     const key = request.headers['idempotency-key'];
-    const { order, replayed } = await orders.create(
-      readCreateOrderRequest(userId, key, request.body),
-    );
+    const wanted = readCreateOrderRequest(userId, key, request.body);
+    const { order, replayed } = await door.enter(() => orders.create(wanted));
     if (!order) throw new Error('the order service answered without an order');
     reply.code(201).header('location', `/v1/orders/${order.orderId}`).type(jsonContentType);
     if (replayed) reply.header('idempotent-replayed', 'true');
