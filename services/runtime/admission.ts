@@ -9,13 +9,13 @@ const judgedShare = 0.9;
 /** The limit shrinks by as much as that is above the target, between these … */
 const shrinkMin = 0.5;
 const shrinkMax = 0.85;
-/** … and grows by this, or faster while it is below half of it. */
+/** … and grows by this, or faster while it is far below, at less than a quarter of it. */
 const grow = 1.1;
 const growFast = 1.3;
 /** The limit grows only if it was nearly reached: otherwise nobody has tried whether more would go. */
 const usedShareMin = 0.8;
 /** So many times the target is good enough while few are let in. */
-const fewFactor = 4;
+const fewFactor = 3;
 
 export interface AdmissionOptions {
   /** Milliseconds that most of what is let in should take. */
@@ -123,7 +123,7 @@ export class Admission {
       const factor = Math.min(shrinkMax, Math.max(shrinkMin, boundMs / tookMs));
       this.#change(factor, { min: tookMs > fewMs ? limitMin : few });
     } else if (this.#underWayMax >= this.#limit * usedShareMin) {
-      const factor = tookMs < boundMs / 2 ? growFast : grow;
+      const factor = tookMs < boundMs / 4 ? growFast : grow;
       this.#change(factor, tookMs > targetMs ? { max: few } : {});
     } else this.#change(1);
   }

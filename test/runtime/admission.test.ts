@@ -119,7 +119,7 @@ test('the limit stays within its bounds, and what was refused for its own reason
 });
 
 test('where each takes longer than the target even alone, the door does not narrow to a crack', () => {
-  const { run } = simulate(1_000, { aloneMs: 300, few: 400 });
+  const { run } = simulate(1_000, { aloneMs: 200, few: 400 });
   assert.equal(run(250, 10).refused, 0, 'nobody is refused while there is room');
   run(3_000, 20);
   const { made, slowestMs } = run(3_000, 20);
