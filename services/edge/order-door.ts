@@ -1,5 +1,5 @@
 import type { IncomingMessage, ServerResponse } from 'node:http';
-import { Admission, type AdmissionOptions } from '../runtime/admission.ts';
+import { Admission, type AdmissionOptions, weightOf } from '../runtime/admission.ts';
 import type { Metrics } from '../runtime/metrics.ts';
 import { Refusal, refusalTable } from '../runtime/refusals.ts';
 import { problemOf } from './problem.ts';
@@ -64,15 +64,22 @@ export class OrderDoor {
    * Makes an order if there is room. Its place is taken only now that the request is there wholly and
    * its sender is known: otherwise anybody could hold places with requests that never end.
    *
+   * @param lines of the order; one of many has to find room in the share of the large ones
    * @throws Refusal OVERLOADED, and what `make` throws
    */
-  async enter<Made>(make: () => Promise<Made>): Promise<Made> {
+  async enter<Made>(lines: number, make: () => Promise<Made>): Promise<Made> {
+    const weight = weightOf(lines);
     try {
-      this.#admission.enter(1);
+      if (weight === 1) this.#admission.enter(1);
+      else this.#admission.enterLarge(weight);
     } catch (refusal) {
       this.#refused.inc();
       throw refusal;
     }
+    return await (weight === 1 ? this.#makeOrdinary(make) : this.#makeLarge(weight, make));
+  }
+
+  async #makeOrdinary<Made>(make: () => Promise<Made>): Promise<Made> {
     const sinceMs = performance.now();
     try {
       const made = await make();
@@ -84,6 +91,14 @@ export class OrderDoor {
         this.#admission.leave(undefined);
       } else this.#admission.lose();
       throw error;
+    }
+  }
+
+  async #makeLarge<Made>(weight: number, make: () => Promise<Made>): Promise<Made> {
+    try {
+      return await make();
+    } finally {
+      this.#admission.leaveLarge(weight);
     }
   }
 }

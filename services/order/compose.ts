@@ -19,6 +19,7 @@ import { hostClock, type IdClock, OrderIdGenerator } from './id-generator.ts';
 import { joinCopies } from './in-flight-requests.ts';
 import { createInsertOrders } from './insert-orders.ts';
 import { type OrderDatabase, openOrderDatabase } from './order-database.ts';
+import { createOrderDoor } from './order-door.ts';
 import { startOrderLife } from './order-life.ts';
 import { createOrderMetrics, type OrderMetrics } from './order-metrics.ts';
 import { createOrderReader } from './order-reader.ts';
@@ -150,8 +151,7 @@ async function start(
       fenceOrder: fences.fenceOrder,
     }),
   );
-  const orderService = createOrderService({
-    ...{ shards, reader, ...life },
+  const passDoor = createOrderDoor({
     takeOrder: createTakeOrder({ shards, outbox, reader, insertOrders, placeOrder }),
     admission: new Admission({
       ...{ targetMs: createTargetMs, startLimit, limitMin, limitMax: queueDepthMax },
@@ -161,10 +161,10 @@ async function start(
         metrics.underWay.set(underWay);
       },
     }),
-    watchOrder: watches.watchOrder,
-    metrics,
-    log,
+    ...{ metrics, log },
   });
+  const { watchOrder } = watches;
+  const orderService = createOrderService({ shards, reader, ...life, passDoor, watchOrder, log });
   const server = await startGrpcServer({
     host: config.listen,
     port: config.port,

@@ -1,12 +1,10 @@
 import {
-  type CreateOrderRequest,
   type CreateOrderResult,
   OrderServiceDefinition,
   type OrderServiceImplementation,
   type RecordPaymentRequest,
   type RecordPaymentResult,
 } from '../../gen/sluice/order/v1/order_service.ts';
-import type { Admission } from '../runtime/admission.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import type { DeadlineContext } from '../runtime/grpc-deadline.ts';
@@ -19,14 +17,14 @@ import type { BeginPayment } from './begin-payment.ts';
 import type { CancelOrder } from './cancel-order.ts';
 import { findOrder, readOrderHistory } from './find-order.ts';
 import { decodePageToken, listOrders, pageSizeDefault, pageSizeMax } from './list-orders.ts';
-import { type OrderMetrics, statusOfRefusal } from './order-metrics.ts';
+import type { PassOrderDoor } from './order-door.ts';
 import type { OrderReader } from './order-reader.ts';
 import type { OrderShards } from './order-shards.ts';
 import type { PlacedOrder } from './place-order.ts';
 import type { RecordPayment } from './record-payment.ts';
 import type { RecordRefund } from './record-refund.ts';
+import { refusalOf } from './refusal-of.ts';
 import { resolveOrders } from './resolve-orders.ts';
-import type { TakeOrder } from './take-order.ts';
 import type { WatchOrder } from './watch-orders.ts';
 
 /** Orders in one BatchCreateOrders, and payments in one BatchRecordPayments, at most. */
@@ -37,25 +35,22 @@ export const resolveMax = 5_000;
 export interface OrderServerOptions {
   readonly shards: OrderShards;
   readonly reader: OrderReader;
-  readonly takeOrder: TakeOrder;
-  readonly admission: Admission;
+  readonly passDoor: PassOrderDoor;
   readonly cancelOrder: CancelOrder;
   readonly beginPayment: BeginPayment;
   readonly recordPayment: RecordPayment;
   readonly recordRefund: RecordRefund;
   readonly watchOrder: WatchOrder;
-  readonly metrics: Pick<OrderMetrics, 'created' | 'refusedAtDoor'>;
   readonly log: Log;
 }
 
 /** Turns calls into use cases: checks what came in, and answers what came of it. */
 export function createOrderService(options: OrderServerOptions): ServerService {
   const { shards, reader, cancelOrder, beginPayment, recordPayment, recordRefund } = options;
-  const { watchOrder } = options;
+  const { watchOrder, passDoor } = options;
   const implementation: OrderServiceImplementation<DeadlineContext> = {
     async createOrder(request, { deadline }) {
-      enter(options, 1);
-      const placed = await createOne(options, request, deadline);
+      const [placed] = (await passDoor([request], deadline)) as [PlacedOrder | Refusal];
       await beforeReply([placed]);
       if (placed instanceof Refusal) throw placed;
       return placed;
@@ -63,10 +58,7 @@ export function createOrderService(options: OrderServerOptions): ServerService {
 
     async batchCreateOrders({ requests }, { deadline }) {
       requireCount('requests', requests.length, batchMax);
-      enter(options, requests.length);
-      const placed = await Promise.all(
-        requests.map((request) => createOne(options, request, deadline)),
-      );
+      const placed = await passDoor(requests, deadline);
       await beforeReply(placed);
       return { results: placed.map(toResult) };
     },
@@ -132,39 +124,6 @@ export function createOrderService(options: OrderServerOptions): ServerService {
   return service(encodeWhole(OrderServiceDefinition, whole), implementation);
 }
 
-/** Orders that came together are let in together, or refused at once. @throws Refusal OVERLOADED */
-function enter({ admission, metrics }: OrderServerOptions, orders: number): void {
-  try {
-    admission.enter(orders);
-  } catch (error) {
-    metrics.refusedAtDoor.inc(orders);
-    throw error;
-  }
-}
-
-/** One order that was let in; a refusal is an answer here, because a batch carries it as one. */
-async function createOne(
-  { takeOrder, admission, metrics, log }: OrderServerOptions,
-  request: CreateOrderRequest,
-  deadline: Deadline,
-): Promise<PlacedOrder | Refusal> {
-  const startedMs = performance.now();
-  let outcome: PlacedOrder | Refusal;
-  try {
-    outcome = await takeOrder(request, deadline);
-  } catch (error) {
-    outcome = refusalOf(error, 'placing an order', log);
-  }
-  const tookMs = performance.now() - startedMs;
-  const status = outcome instanceof Refusal ? statusOfRefusal(outcome.reason) : 'success';
-  metrics.created(status, tookMs / 1_000);
-  // A refusal of the business is quick, whatever the load.
-  if (status === 'rejected') admission.leave(undefined);
-  else if (status === 'success') admission.leave(tookMs);
-  else admission.lose();
-  return outcome;
-}
-
 /** One payment of a batch, which carries a refusal as an answer. */
 async function recordOne(
   { recordPayment, log }: Pick<OrderServerOptions, 'recordPayment' | 'log'>,
@@ -179,13 +138,6 @@ async function recordOne(
     const value = toRefusalMessage(refusalOf(error, 'recording a payment', log));
     return { outcome: { $case: 'refusal', value } };
   }
-}
-
-/** An error of ours may have struck after the effect, such as the reservation, so its outcome is unknown. */
-function refusalOf(error: unknown, what: string, log: Log): Refusal {
-  if (error instanceof Refusal) return error;
-  log.error({ err: error }, `${what} failed unexpectedly`);
-  return new Refusal('OUTCOME_UNKNOWN', undefined, { cause: error });
 }
 
 async function beforeReply(placed: readonly (PlacedOrder | Refusal)[]): Promise<void> {

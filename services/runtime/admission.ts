@@ -14,8 +14,18 @@ const grow = 1.1;
 const growFast = 1.3;
 /** The limit grows only if it was nearly reached: otherwise nobody has tried whether more would go. */
 const usedShareMin = 0.8;
+/** Large entries hold so much of the limit at most, all together: the rest is for those of ordinary size. */
+const largeShareMax = 0.25;
 /** So many times the target is good enough while few are let in. */
 const fewFactor = 3;
+
+/** An entry of up to so many parts, such as the lines of an order, is an ordinary one. */
+const ordinaryParts = 4;
+
+/** What an entry costs by its parts, as a number of ordinary entries; 1 is an ordinary one. */
+export function weightOf(parts: number): number {
+  return parts <= ordinaryParts ? 1 : parts;
+}
 
 export interface AdmissionOptions {
   /** Milliseconds that most of what is let in should take. */
@@ -38,6 +48,9 @@ export interface AdmissionOptions {
  * while they take too long, and grows while they do not and the door was full. So an overload costs
  * refusals, and those who are let in do not wait behind a queue that nobody can work off.
  *
+ * Large entries have a share of the limit that they do not exceed, so that they keep no others out. How
+ * long they take says nothing about the load.
+ *
  * A slow machine takes long for each even when nobody waits, and there fewer at once would not be faster,
  * only fewer. So the limit falls below `few` only if entries take several times the target.
  */
@@ -45,11 +58,14 @@ export class Admission {
   readonly #options: AdmissionOptions;
   readonly #nowMs: () => number;
   #limit: number;
-  #underWay = 0;
+  #ordinary = 0;
+  #large = 0;
+  /** What the large ones cost, as a number of ordinary ones. */
+  #largeWeight = 0;
   #windowEndMs: number;
   #samples: number[] = [];
   #lost = 0;
-  #underWayMax = 0;
+  #loadMax = 0;
 
   constructor(options: AdmissionOptions) {
     this.#options = options;
@@ -62,16 +78,17 @@ export class Admission {
     return Math.round(this.#limit);
   }
 
+  /** Entries under way, of any size. */
   get underWay(): number {
-    return this.#underWay;
+    return this.#ordinary + this.#large;
   }
 
   /** Whether so many entries that came together would be refused now. */
   refuses(entries: number): boolean {
     this.#judge();
     // Alone, any number may try: a batch that is larger than the limit could never come in.
-    if (this.#underWay === 0 || this.#underWay + entries <= this.#limit) return false;
-    this.#underWayMax = Math.max(this.#underWayMax, this.#limit);
+    if (this.#load === 0 || this.#load + entries <= this.#limit) return false;
+    this.#loadMax = Math.max(this.#loadMax, this.#limit);
     return true;
   }
 
@@ -82,13 +99,33 @@ export class Admission {
    */
   enter(entries: number): void {
     if (this.refuses(entries)) throw new Refusal('OVERLOADED');
-    this.#underWay += entries;
-    this.#underWayMax = Math.max(this.#underWayMax, this.#underWay);
+    this.#ordinary += entries;
+    this.#loadMax = Math.max(this.#loadMax, this.#load);
+  }
+
+  /**
+   * Lets one large entry in, to be ended by `leaveLarge` with the same weight.
+   *
+   * @param weight what it costs, as a number of ordinary entries
+   * @throws Refusal OVERLOADED if the share of the large ones is taken, or everything is
+   */
+  enterLarge(weight: number): void {
+    const isShareTaken = this.#large > 0 && this.#largeWeight + weight > this.#largeMax;
+    if (isShareTaken || this.refuses(1)) throw new Refusal('OVERLOADED');
+    this.#large += 1;
+    this.#largeWeight += weight;
+    this.#loadMax = Math.max(this.#loadMax, this.#load);
+  }
+
+  leaveLarge(weight: number): void {
+    this.#large -= 1;
+    this.#largeWeight -= weight;
+    this.#judge();
   }
 
   /** @param tookMs of an entry that was carried out; undefined for one that was not, such as one sold out */
   leave(tookMs: number | undefined): void {
-    this.#underWay -= 1;
+    this.#ordinary -= 1;
     if (tookMs !== undefined) this.#samples.push(tookMs);
     this.#judge();
   }
@@ -98,9 +135,18 @@ export class Admission {
    * so it says nothing about the others as long as those are carried out.
    */
   lose(): void {
-    this.#underWay -= 1;
+    this.#ordinary -= 1;
     this.#lost += 1;
     this.#judge();
+  }
+
+  get #largeMax(): number {
+    return this.#limit * largeShareMax;
+  }
+
+  /** What is compared with the limit. */
+  get #load(): number {
+    return this.#ordinary + Math.min(this.#largeWeight, this.#largeMax);
   }
 
   #judge(): void {
@@ -108,9 +154,9 @@ export class Admission {
     if (nowMs < this.#windowEndMs) return;
     if (this.#samples.length >= samplesMin) this.#judgeWindow();
     else if (this.#lost >= samplesMin) this.#change(shrinkMax);
-    this.#underWayMax = this.#underWay;
+    this.#loadMax = this.#load;
     this.#windowEndMs = nowMs + windowMs;
-    this.#options.onWindow?.(this.limit, this.#underWay);
+    this.#options.onWindow?.(this.limit, this.underWay);
   }
 
   #judgeWindow(): void {
@@ -122,7 +168,7 @@ export class Admission {
     if (tookMs > boundMs) {
       const factor = Math.min(shrinkMax, Math.max(shrinkMin, boundMs / tookMs));
       this.#change(factor, { min: tookMs > fewMs ? limitMin : few });
-    } else if (this.#underWayMax >= this.#limit * usedShareMin) {
+    } else if (this.#loadMax >= this.#limit * usedShareMin) {
       const factor = tookMs < boundMs / 4 ? growFast : grow;
       this.#change(factor, tookMs > targetMs ? { max: few } : {});
     } else this.#change(1);

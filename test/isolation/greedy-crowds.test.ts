@@ -13,8 +13,10 @@ import { httpBuyers } from './http-buyers.ts';
 
 const skuIds = Array.from({ length: 20 }, (_, index) => 7_401n + BigInt(index));
 const linesOfAll = skuIds.map((skuId) => ({ skuId, quantity: 1_000 }));
-/** Below what the outermost door lets in at once: more than that is an overload. */
-const basketsAtOnce = 32;
+/** More than their share of the outermost door lets in at once. */
+const basketsAtOnce = 100;
+const batchesAtOnce = 2;
+const batchOrders = 500;
 const readersAtOnce = 100;
 const pagesAtOnce = 400;
 const pagesEveryMs = 1_500;
@@ -83,17 +85,28 @@ async function again(
   await Promise.all(Array.from({ length: atOnce }, one));
 }
 
-test('dozens of the largest baskets at once harm no buyer of their SKUs', slow, async () => {
-  const client = () => system.order();
-  const group = buyers({ label: 'beside', perSecond: 40, skuIds, firstUserId: 1_000n, client });
-  await besideCrowd(group, (signal) =>
-    again(basketsAtOnce, signal, async (number) => {
-      const click = { userId: collector, requestId: `basket-${number}`, lines: linesOfAll };
-      return (await attempt(client(), { ...click, outcomes: [] })).kind;
-    }),
-  );
-  assert.ok((answers.ok ?? 0) > basketsAtOnce, JSON.stringify(answers));
-});
+for (const [what, atOnce, orders] of [
+  ['a hundred of the largest baskets', basketsAtOnce, 1],
+  ['two batches of 500 of them', batchesAtOnce, batchOrders],
+] as const) {
+  test(`${what} at once harm no buyer of their SKUs`, slow, async () => {
+    const client = () => system.order();
+    const label = `beside ${orders}`;
+    const group = buyers({ label, perSecond: 40, skuIds, firstUserId: 1_000n, client });
+    await besideCrowd(group, (signal) =>
+      again(atOnce, signal, async (number) => {
+        const requests = Array.from({ length: orders }, (_, at) => ({
+          ...{ userId: collector, requestId: `basket-${orders}-${number}-${at}` },
+          lines: linesOfAll,
+        }));
+        const { results } = await client().batchCreateOrders({ requests });
+        for (const { outcome } of results) note(outcome?.$case ?? 'none');
+        return 'answered';
+      }),
+    );
+    assert.ok((answers.created ?? 0) > atOnce, JSON.stringify(answers));
+  });
+}
 
 test(
   'a hundred readers of SKUs and orders at once harm no buyer, and are answered',

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { Admission } from '../../services/runtime/admission.ts';
+import { Admission, weightOf } from '../../services/runtime/admission.ts';
 import { Refusal } from '../../services/runtime/refusals.ts';
 
 const overloaded = (error: unknown): boolean =>
@@ -146,4 +146,36 @@ test('entries of which nobody knows what became narrow the door only if nothing 
   pass(0, 20);
   assert.equal(admission.limit, 20);
   assert.equal(admission.underWay, 0);
+});
+
+test('large entries have a quarter of the limit among them, and ordinary ones the rest', () => {
+  const admission = new Admission({
+    ...{ targetMs: 100, startLimit: 100, limitMin: 10, limitMax: 1_000 },
+    monotonicMs: () => 0,
+  });
+  for (let count = 0; count < 5; count += 1) admission.enterLarge(5);
+  assert.throws(() => admission.enterLarge(5), overloaded);
+  admission.enter(75);
+  assert.throws(() => admission.enter(1), overloaded);
+  assert.equal(admission.underWay, 80);
+  admission.leaveLarge(5);
+  admission.enterLarge(5);
+  for (let count = 0; count < 5; count += 1) admission.leaveLarge(5);
+  admission.enter(25);
+  assert.throws(() => admission.enterLarge(5), overloaded);
+});
+
+test('a large entry that is larger than the share comes in alone, and keeps no ordinary ones out', () => {
+  const admission = new Admission({
+    ...{ targetMs: 100, startLimit: 100, limitMin: 10, limitMax: 1_000 },
+    monotonicMs: () => 0,
+  });
+  admission.enterLarge(500);
+  assert.throws(() => admission.enterLarge(2), overloaded);
+  admission.enter(75);
+  assert.throws(() => admission.enter(1), overloaded);
+});
+
+test('an entry weighs by its parts', () => {
+  assert.deepEqual([0, 1, 4, 5, 8, 20].map(weightOf), [1, 1, 1, 5, 8, 20]);
 });

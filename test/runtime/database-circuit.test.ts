@@ -17,7 +17,9 @@ test('a full pool of ours refuses as OVERLOADED and opens no circuit; a server t
   const url = `mysql://root@127.0.0.1:${proxy.port}`;
   const pool = createPool(url, { connectionsMax: 1 });
   const log = createLog('test', 'silent');
-  const circuit = createDatabaseCircuit({ name: 'test.database', url, log });
+  const circuit = createDatabaseCircuit({
+    ...{ name: 'test.database', url, database: 'information_schema', log },
+  });
   const ask = async (): Promise<string> => {
     const read = () => query(pool, 'SELECT 1', [], { deadline: Deadline.after(20_000) });
     return await circuit.fire(read).then(

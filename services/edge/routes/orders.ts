@@ -24,7 +24,7 @@ export function addOrderRoutes(
     const { userId } = callerOf(request);
     const key = request.headers['idempotency-key'];
     const wanted = readCreateOrderRequest(userId, key, request.body);
-    const { order, replayed } = await door.enter(() => orders.create(wanted));
+    const { order, replayed } = await door.enter(wanted.lines.length, () => orders.create(wanted));
     if (!order) throw new Error('the order service answered without an order');
     reply.code(201).header('location', `/v1/orders/${order.orderId}`).type(jsonContentType);
     if (replayed) reply.header('idempotent-replayed', 'true');
