@@ -62,7 +62,7 @@ const insertInFlightMax = 1;
 /** About what a database takes in two seconds; more could not be answered in time. */
 const queueDepthMax = 10_000;
 /** What most orders should take; beyond it fewer are let in at once, between these bounds. */
-const createTargetMs = 150;
+const createTargetMs = 125;
 const startLimit = 1_000;
 const limitMin = 50;
 /** On a machine so slow that each takes longer than the target in any case, so many are let in all the same. */
