@@ -111,3 +111,10 @@ export const auditBreaches = mysqlTable(
   },
   (table) => [primaryKey({ columns: [table.skuId, table.promise] })],
 );
+
+/** One row: which process looks at all gates, and until when by MySQL's clock. */
+export const keeper = mysqlTable('keeper', {
+  id: tinyint('id').primaryKey().notNull(),
+  owner: varbinary('owner', { length: 64 }),
+  ownedUntil: datetime('owned_until', { fsp: 3 }),
+});
