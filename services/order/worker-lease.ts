@@ -88,6 +88,7 @@ class LeaseHolder {
   async #renewOnce(): Promise<void> {
     const { lease } = this;
     if (lease === undefined) return await this.#take();
+    let silent: WorkerNumbers | undefined;
     try {
       if (await this.#extend(lease)) return;
       this.#log.warn({ worker: lease.workerId }, 'worker number lost');
@@ -96,8 +97,9 @@ class LeaseHolder {
       // The lease is good for a while yet, and so its database has another chance.
       if (lease.validUntilMs - performance.now() > this.#leaseMs / 2) throw error;
       this.#log.warn({ err: error, worker: lease.workerId }, 'worker number cannot be renewed');
+      silent = this.#homeOf(lease);
     }
-    await this.#take();
+    await this.#take(silent);
   }
 
   async giveBack(usedMs: number): Promise<void> {
@@ -126,12 +128,18 @@ class LeaseHolder {
     return extended;
   }
 
-  /** A number of whichever database is there. @throws what the last database failed with */
-  async #take(): Promise<void> {
+  /**
+   * A number of whichever database is there.
+   *
+   * @param silent one that did not answer just now, and is asked last
+   * @throws what the last database failed with
+   */
+  async #take(silent?: WorkerNumbers): Promise<void> {
     let failure: unknown = new Error('All worker numbers are leased');
     const start = Math.floor(Math.random() * this.#homes.length);
-    for (let tried = 0; tried < this.#homes.length; tried += 1) {
-      const home = this.#homes[(start + tried) % this.#homes.length] as WorkerNumbers;
+    const turns = [...this.#homes.slice(start), ...this.#homes.slice(0, start)];
+    turns.sort((a, b) => Number(a === silent) - Number(b === silent));
+    for (const home of turns) {
       try {
         if (await this.#takeFrom(home)) return;
       } catch (error) {

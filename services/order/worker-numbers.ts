@@ -2,7 +2,8 @@ import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 import { Deadline } from '../runtime/deadline.ts';
 import { type Pool, query } from '../runtime/mysql.ts';
 
-const statementDeadlineMs = 2_000;
+/** Several statements that get no answer, one after the other, must end well before a lease of 10 s does. */
+const statementDeadlineMs = 1_000;
 
 /** Longer than any lease, in seconds. */
 const leaseSecondsMax = 120;

@@ -13,8 +13,8 @@ import { attemptFrom } from './http-buyers.ts';
 const connectionsMax = 1_000;
 const webhooksMax = 16;
 const mebibyte = 1_024 * 1_024;
-/** What a process may come to hold besides, by chance and by its collector of garbage. */
-const memorySlackBytes = 160 * mebibyte;
+/** What a process may come to hold besides: what it builds between two looks, and what is not collected yet. */
+const memorySlackBytes = 288 * mebibyte;
 
 let edge: EdgeProcess;
 
