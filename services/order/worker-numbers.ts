@@ -97,11 +97,17 @@ export class WorkerNumbers {
     { owner, leaseMs, highWaterMs }: NewLease,
     nowMs: number,
   ): Promise<boolean> {
-    return await this.#update(
+    const isHeld =
+      'worker_id = ? AND owner = ? AND (leased_until > UTC_TIMESTAMP(3) OR high_water_ms >= ?)';
+    const extended = await this.#update(
       `UPDATE workers SET leased_until = UTC_TIMESTAMP(3) + INTERVAL ? MICROSECOND, high_water_ms = ?
-       WHERE worker_id = ? AND owner = ? AND (leased_until > UTC_TIMESTAMP(3) OR high_water_ms >= ?)`,
+       WHERE ${isHeld}`,
       [leaseMs * 1_000, highWaterMs, workerId, owner, nowMs],
     );
+    if (extended) return true;
+    // A second renewal within one millisecond changes nothing, and so counts no row.
+    const sql = `SELECT 1 FROM workers WHERE ${isHeld}`;
+    return (await this.#query<RowDataPacket[]>(sql, [workerId, owner, nowMs])).length > 0;
   }
 
   /** @param highWaterMs the greatest time inside any id that was made under the lease */

@@ -8,8 +8,8 @@ import { buyers } from './buyers.ts';
 import { assertRecovered, assertUnharmed, type Group, runTrial } from './harness.ts';
 import { httpBuyers } from './http-buyers.ts';
 
-// A caller who orders as much as may be in one order, dozens of times at once; a herd of readers; and
-// hundreds of pages in one moment: buyers of the very SKUs that all of them are about notice nothing.
+// A caller who orders as much as may be in one order, a hundred times at once or in batches; a herd of
+// readers; and hundreds of pages in one moment: buyers of the very SKUs of all that notice nothing.
 
 const skuIds = Array.from({ length: 20 }, (_, index) => 7_401n + BigInt(index));
 const linesOfAll = skuIds.map((skuId) => ({ skuId, quantity: 1_000 }));
