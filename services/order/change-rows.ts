@@ -1,7 +1,7 @@
 import type { ResultSetHeader, RowDataPacket } from 'mysql2/promise';
 import type { OutboxMessage } from '../../gen/sluice/event/v1/outbox.ts';
 import type { Order, OrderStatus } from '../../gen/sluice/order/v1/order.ts';
-import { lockWaitLimit, type PoolConnection, serverKindOf } from '../runtime/mysql.ts';
+import { literal, lockWaitLimit, type PoolConnection, serverKindOf } from '../runtime/mysql.ts';
 import type { OrderStep } from './order-changes.ts';
 import {
   eventWith,
@@ -141,7 +141,7 @@ export async function writeChanges(
     if (changed.length > 0) statements.push(historySql(table, changed));
   }
   const [result] = await connection.query<ResultSetHeader | ResultSetHeader[]>(
-    statements.join(';'),
+    literal(statements.join(';')),
   );
   const headers = Array.isArray(result) ? result : [result];
   for (const [index, { stored }] of updates.entries()) {

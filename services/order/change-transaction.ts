@@ -1,7 +1,7 @@
 import type { Order } from '../../gen/sluice/order/v1/order.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
-import type { PoolConnection } from '../runtime/mysql.ts';
+import { literal, type PoolConnection } from '../runtime/mysql.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import {
   addStep,
@@ -14,7 +14,7 @@ import {
 import { isHidden } from './order.ts';
 import type { CurrentOrder, OrderStep } from './order-changes.ts';
 import { slotOfOrder } from './order-id.ts';
-import { insertOutboxRow } from './order-rows.ts';
+import { insertOutboxSql } from './order-rows.ts';
 import { type OrderShards, type SlotRoutes, tableSuffix } from './order-shards.ts';
 
 /** What a use case does to an order, decided from the order as it is under its lock. */
@@ -97,7 +97,7 @@ async function write(
   const changed = locked.filter(({ events }) => events.length > 0);
   if (changed.length > 0) {
     const events = changed.flatMap((one) => one.events);
-    await insertOutboxRow(connection, events);
+    await connection.query(literal(insertOutboxSql(events)));
   }
   return { wrote, changed: changed.map(({ stored }) => stored.order) };
 }

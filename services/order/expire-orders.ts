@@ -5,14 +5,14 @@ import { Deadline } from '../runtime/deadline.ts';
 import { failpoints } from '../runtime/failpoints.ts';
 import type { Log } from '../runtime/log.ts';
 import { type Loop, startLoop } from '../runtime/loop.ts';
-import type { PoolConnection } from '../runtime/mysql.ts';
+import { literal, type PoolConnection } from '../runtime/mysql.ts';
 import { addStep, historySql, type LockedOrder, lockedOrder } from './change-rows.ts';
 import type { ExpiryConfig } from './config.ts';
 import { stepOf } from './order-changes.ts';
 import { type OrderDatabase, StaleSlotMap } from './order-database.ts';
 import { slotOfOrder } from './order-id.ts';
 import type { OrderMetrics } from './order-metrics.ts';
-import { insertOutboxRow, orderColumns, timeLiteral, toStoredOrder } from './order-rows.ts';
+import { insertOutboxSql, orderColumns, timeLiteral, toStoredOrder } from './order-rows.ts';
 import { type OrderShards, type SlotRoutes, tableSuffix } from './order-shards.ts';
 import { readOverdue } from './overdue-orders.ts';
 
@@ -179,13 +179,13 @@ async function writeExpired(
        AND status = ${pending} AND payment_begun = 0`,
     historySql(table, group),
   ]);
-  const [headers] = await connection.query<ResultSetHeader[]>(statements.join(';'));
+  const [headers] = await connection.query<ResultSetHeader[]>(literal(statements.join(';')));
   for (const [at, [table, group]] of groups.entries()) {
     if (headers[at * 2]?.affectedRows === group.length) continue;
     throw new Error(`orders of table ${table} changed under their locks`);
   }
   const events = due.flatMap((one) => one.events);
-  await insertOutboxRow(connection, events);
+  await connection.query(literal(insertOutboxSql(events)));
 }
 
 /** Several reads in one round trip; the driver wraps the results only where there are several. */

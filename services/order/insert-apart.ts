@@ -1,18 +1,18 @@
 import type { OutboxMessage } from '../../gen/sluice/event/v1/outbox.ts';
-import type { Order } from '../../gen/sluice/order/v1/order.ts';
 import type { Deadline } from '../runtime/deadline.ts';
 import type { Log } from '../runtime/log.ts';
 import {
   duplicateKeyErrno,
   isLockWait,
+  literal,
   mysqlErrno,
   type PoolConnection,
 } from '../runtime/mysql.ts';
 import { Refusal } from '../runtime/refusals.ts';
-import { insertRows } from './insert-rows.ts';
+import { eventsOf, insertRows, type OrderBatch, UnwritableOrder } from './insert-rows.ts';
 import { type InsertOutcome, type NewOrder, orderOf } from './new-order.ts';
 import type { OrderDatabase } from './order-database.ts';
-import { eventOf, insertOutboxRow } from './order-rows.ts';
+import { insertOutboxSql } from './order-rows.ts';
 import type { SlotRoutes } from './order-shards.ts';
 import { findTaken } from './taken-keys.ts';
 
@@ -29,23 +29,23 @@ const deadlockErrno = 1213;
 type RowFate = 'inserted' | 'taken' | 'failed';
 
 /** What one transaction has learned so far. */
-interface Progress {
-  readonly routes: SlotRoutes;
+interface Progress extends OrderBatch {
   readonly connection: PoolConnection;
   readonly deadline: Deadline;
   readonly log: Log;
-  readonly orders: ReadonlyMap<NewOrder, Order>;
   readonly fates: Map<NewOrder, RowFate>;
+  /** Of what was inserted. */
+  readonly events: OutboxMessage[];
   lockMet: boolean;
 }
 
 /**
- * Inserts orders that the server has refused together, in one transaction: in halves, and in halves
+ * Inserts orders that were refused together, in one transaction: in halves, and in halves
  * of those that are refused, down to the bad rows, so that the good ones are stored and each bad one
  * is answered by itself.
  *
  * @param routes what led them to this database
- * @param errno why the server refused them
+ * @param errno why the server refused them; 0 if one of them could not be written
  * @throws as a transaction of the database; then none of them is stored, or all are unknown
  */
 export async function insertApart(
@@ -67,14 +67,12 @@ export async function insertApart(
         log,
         orders: made,
         fates: new Map(),
+        events: [],
         lockMet: false,
       };
       await insertParts(progress, batch, errno);
-      const messages: OutboxMessage[] = [];
-      for (const [entry, order] of made) {
-        if (progress.fates.get(entry) === 'inserted') messages.push(eventOf(order));
-      }
-      if (messages.length > 0) await insertOutboxRow(connection, messages);
+      const { events } = progress;
+      if (events.length > 0) await connection.query(literal(insertOutboxSql(events)));
       return progress;
     },
   );
@@ -103,7 +101,7 @@ async function insertParts(
 }
 
 async function insertPart(progress: Progress, part: readonly NewOrder[]): Promise<void> {
-  const { routes, connection, deadline, orders, fates } = progress;
+  const { connection, deadline, fates } = progress;
   if (progress.lockMet && deadline.leftMs() < lockWaitMsMax) {
     for (const entry of part) fates.set(entry, 'failed');
     return;
@@ -113,12 +111,15 @@ async function insertPart(progress: Progress, part: readonly NewOrder[]): Promis
   await connection.query('SAVEPOINT part');
   let errno: number;
   try {
-    await insertRows(routes, connection, part, orders);
+    const events = eventsOf(progress, part);
+    await insertRows(connection, progress, part);
     for (const entry of part) fates.set(entry, 'inserted');
+    progress.events.push(...events);
     return;
   } catch (error) {
     errno = mysqlErrno(error) ?? 0;
-    if (errno === 0 || errno === deadlockErrno) throw error;
+    const isOfRow = errno !== 0 || error instanceof UnwritableOrder;
+    if (!isOfRow || errno === deadlockErrno) throw error;
     await connection.query('ROLLBACK TO SAVEPOINT part');
     if (part.length === 1) reportBadRow(progress, errno, error);
   }

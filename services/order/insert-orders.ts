@@ -6,11 +6,10 @@ import type { Log } from '../runtime/log.ts';
 import { isLockWait, mysqlErrno } from '../runtime/mysql.ts';
 import { Refusal } from '../runtime/refusals.ts';
 import { insertApart } from './insert-apart.ts';
-import { insertRows } from './insert-rows.ts';
+import { insertWithEvents, UnwritableOrder } from './insert-rows.ts';
 import { findLocked } from './locked-keys.ts';
 import { type InsertOutcome, type NewOrder, orderOf } from './new-order.ts';
 import { type OrderDatabase, StaleSlotMap } from './order-database.ts';
-import { eventOf, insertOutboxRow } from './order-rows.ts';
 import type { OrderShards, SlotRoutes } from './order-shards.ts';
 import { findTaken } from './taken-keys.ts';
 
@@ -134,7 +133,7 @@ async function insertDistinct(
   for (const [entry, outcome] of apart) outcomes.set(entry, outcome);
 }
 
-/** One transaction for all of them. @returns the server's complaint about a row; then nothing was done */
+/** One transaction for all of them. @returns the complaint about one of them; then nothing was done */
 async function insertTogether(
   options: InsertOrdersOptions,
   routes: SlotRoutes,
@@ -153,8 +152,7 @@ async function insertTogether(
       async (connection, now) => {
         if (failpoints.on) await failpoints.hit('order.after_begin', info);
         const made = new Map(batch.map((entry) => [entry, orderOf(entry, now, expiryMs)]));
-        await insertRows(routes, connection, batch, made);
-        await insertOutboxRow(connection, [...made.values()].map(eventOf));
+        await insertWithEvents(connection, { routes, orders: made });
         if (failpoints.on) await failpoints.hit('order.after_insert', info);
         if (failpoints.on) await failpoints.hit('order.before_commit', info);
         return made;
@@ -162,7 +160,7 @@ async function insertTogether(
     );
   } catch (error) {
     // Any complaint of the server is about a row of this batch: a taken key, a lock, a value.
-    if (mysqlErrno(error) !== undefined) return error;
+    if (mysqlErrno(error) !== undefined || error instanceof UnwritableOrder) return error;
     throw error;
   }
   if (failpoints.on) await failpoints.hit('order.after_commit', info);

@@ -1,6 +1,14 @@
+import type { OutboxMessage } from '../../gen/sluice/event/v1/outbox.ts';
 import type { Order } from '../../gen/sluice/order/v1/order.ts';
-import { lockWaitLimit, type PoolConnection, serverKindOf } from '../runtime/mysql.ts';
+import {
+  literal,
+  lockWaitLimit,
+  type PoolConnection,
+  type ServerKind,
+  serverKindOf,
+} from '../runtime/mysql.ts';
 import type { NewOrder } from './new-order.ts';
+import { eventOf, insertOutboxSql } from './order-rows.ts';
 import { type SlotRoutes, tableSuffix } from './order-shards.ts';
 import { insertItemsSql, insertOrdersSql } from './order-statements.ts';
 import { byTable } from './read-orders.ts';
@@ -11,24 +19,68 @@ import { byTable } from './read-orders.ts';
  */
 const insertMsMax = 300;
 
-/** Writes the rows of orders and items of one database; fails at the first row that is refused. */
-export async function insertRows(
-  routes: SlotRoutes,
+/** An order of the batch cannot be put into a statement or an event; nothing was sent for any of them. */
+export class UnwritableOrder extends Error {}
+
+/** The new orders of one database, each with what is written of it. */
+export interface OrderBatch {
+  readonly routes: SlotRoutes;
+  readonly orders: ReadonlyMap<NewOrder, Order>;
+}
+
+/**
+ * Writes orders, items and one outbox row with all events, in one round trip; fails at the first row
+ * that is refused. @throws UnwritableOrder, and what the server answers
+ */
+export async function insertWithEvents(
   connection: PoolConnection,
-  batch: readonly NewOrder[],
-  orders: ReadonlyMap<NewOrder, Order>,
+  batch: OrderBatch,
 ): Promise<void> {
-  const rows = batch.map((entry) => ({
+  const entries = [...batch.orders.keys()];
+  const statements = rowStatements(serverKindOf(connection), batch, entries);
+  statements.push(insertOutboxSql(eventsOf(batch, entries)));
+  await connection.query(literal(statements.join(';')));
+}
+
+/** Writes the rows of some of the orders, without events. @throws as `insertWithEvents` */
+export async function insertRows(
+  connection: PoolConnection,
+  batch: OrderBatch,
+  part: readonly NewOrder[],
+): Promise<void> {
+  const statements = rowStatements(serverKindOf(connection), batch, part);
+  await connection.query(literal(statements.join(';')));
+}
+
+/** The events of some of the orders. @throws UnwritableOrder */
+export function eventsOf({ orders }: OrderBatch, part: readonly NewOrder[]): OutboxMessage[] {
+  return writable(() => part.map((entry) => eventOf(orders.get(entry) as Order)));
+}
+
+/** The server stops at the first of them that fails. */
+function rowStatements(
+  kind: ServerKind,
+  { routes, orders }: OrderBatch,
+  part: readonly NewOrder[],
+): string[] {
+  const rows = part.map((entry) => ({
     order: orders.get(entry) as Order,
     fingerprintHex: entry.draft.fingerprintHex,
     slot: entry.draft.slot,
   }));
   const groups = [...byTable(routes, rows, ({ slot }) => slot)].sort(([a], [b]) => a - b);
-  const kind = serverKindOf(connection);
-  const statements = groups.flatMap(([table, group]) => [
-    lockWaitLimit(kind, insertMsMax, insertOrdersSql(tableSuffix(table), group)),
-    insertItemsSql(tableSuffix(table), group),
-  ]);
-  // One round trip for all tables; the server stops at the first statement that fails.
-  await connection.query(statements.join(';'));
+  return writable(() =>
+    groups.flatMap(([table, group]) => [
+      lockWaitLimit(kind, insertMsMax, insertOrdersSql(tableSuffix(table), group)),
+      insertItemsSql(tableSuffix(table), group),
+    ]),
+  );
+}
+
+function writable<Written>(write: () => Written): Written {
+  try {
+    return write();
+  } catch (cause) {
+    throw new UnwritableOrder('An order cannot be written', { cause });
+  }
 }

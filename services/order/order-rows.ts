@@ -7,7 +7,6 @@ import type {
   OrderItem,
   OrderStatus,
 } from '../../gen/sluice/order/v1/order.ts';
-import type { PoolConnection } from '../runtime/mysql.ts';
 
 // How orders stand in rows and statements. The batch paths write their statements as text: one
 // multi-row statement is several times cheaper than a prepared one per row, and a prepared one per
@@ -96,14 +95,9 @@ export function orderEventOf(order: Order, { restock }: { restock: boolean }): O
   };
 }
 
-/** Writes the events of this transaction as one outbox row. Binary, so as a prepared statement. */
-export async function insertOutboxRow(
-  connection: PoolConnection,
-  messages: OutboxMessage[],
-): Promise<void> {
-  const payload = Buffer.from(OutboxBatch.encode({ messages }).finish());
-  await connection.execute(
-    'INSERT INTO outbox (payload, create_time) VALUES (?, UTC_TIMESTAMP(3))',
-    [payload],
-  );
+/** The statement that writes the events of a transaction as one outbox row. */
+export function insertOutboxSql(messages: OutboxMessage[]): string {
+  const { buffer, byteOffset, length } = OutboxBatch.encode({ messages }).finish();
+  const payload = Buffer.from(buffer, byteOffset, length).toString('hex');
+  return `INSERT INTO outbox (payload, create_time) VALUES (X'${payload}', UTC_TIMESTAMP(3))`;
 }

@@ -88,6 +88,14 @@ export function lockWaitLimit(kind: ServerKind, ms: number, statement: string): 
   return statement.replace(/^\s*SELECT\b/i, `SELECT /*+ MAX_EXECUTION_TIME(${Math.ceil(ms)}) */`);
 }
 
+/**
+ * A hand-written statement. It has no placeholders, and null says so to the driver, which otherwise
+ * searches all of a long batch for them.
+ */
+export function literal(sql: string): { sql: string; values: null } {
+  return { sql, values: null };
+}
+
 /** A statement; a function, where its text depends on the kind of server. */
 export type SqlText = string | ((kind: ServerKind) => string);
 
@@ -179,9 +187,7 @@ async function begin(
     if (session.multipleStatements) statements.unshift(limit);
     else await connection.query(limit);
   }
-  // Null says that there is no placeholder: the driver need not look for one.
-  const sql = { sql: statements.join(';'), values: null };
-  const [results] = await connection.query<RowDataPacket[][]>(sql);
+  const [results] = await connection.query<RowDataPacket[][]>(literal(statements.join(';')));
   session.endsSoon = session.transactionRestSeconds !== undefined;
   return reads.length === 0 ? [] : results.slice(-reads.length);
 }

@@ -1,16 +1,9 @@
 import type { PoolConnection, ResultSetHeader, RowDataPacket } from 'mysql2/promise';
+import { literal } from '../runtime/mysql.ts';
 import type { HoldState } from './hold-states.ts';
 
 /** Rows named in one statement at most; longer lists go in several. */
 const rowsMax = 1_000;
-
-/**
- * A hand-written statement. It has no placeholders, and null says so to the driver, which otherwise
- * searches all of a long batch for them.
- */
-export function literal(sql: string): { sql: string; values: null } {
-  return { sql, values: null };
-}
 
 /** Text that needs no escaping in any SQL mode. */
 const plainText = /^[\w .:/@+-]*$/;

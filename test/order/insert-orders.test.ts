@@ -60,25 +60,31 @@ function usersOf(database: number, count: number, from: bigint): bigint[] {
   return users;
 }
 
-test('in a batch of 500 one bad row and one duplicate are answered by themselves and 498 are created', async () => {
+test('in a batch of 500 one refused row, one order that cannot be written and one duplicate are answered by themselves and 497 are created', async () => {
   const users = usersOf(0, 500, 10_000n);
-  const [badUser, repeatedUser] = [users[100], users[200]];
+  const [hugeUser, repeatedUser, badUser] = [users[100], users[200], users[300]];
+  const { table } = order.shards.place(slotOfUser(badUser!));
+  await bench.sql(
+    0,
+    `CREATE TRIGGER refuses BEFORE INSERT ON orders_${table} FOR EACH ROW
+     IF NEW.user_id = ${badUser} THEN SIGNAL SQLSTATE '45000'; END IF`,
+  );
   const first = await order.client.createOrder(orderRequest(repeatedUser!, 'batch'));
   bench.stock.script = (reservation) => {
-    if (reservation.userId !== badUser) return reservedOutcome(reservation);
-    // Its total does not fit the column: the server refuses the row, and only the row.
+    if (reservation.userId !== hugeUser) return reservedOutcome(reservation);
+    // Its total fits neither the event nor the column.
     const unitPrice = { currencyCode: 'EUR', minorUnits: 2n ** 63n - 1n };
     const lines = reservation.lines.map((line) => ({ ...line, unitPrice }));
     return { $case: 'reserved', value: { lines } };
   };
   const requests = users.map((user) =>
-    orderRequest(user, 'batch', [{ skuId: 1n, quantity: user === badUser ? 2 : 1 }]),
+    orderRequest(user, 'batch', [{ skuId: 1n, quantity: user === hugeUser ? 2 : 1 }]),
   );
   const { results } = await order.client.batchCreateOrders({ requests });
   assert.equal(results.length, 500);
   for (const [index, result] of results.entries()) {
     const user = users[index];
-    if (user === badUser) {
+    if (user === badUser || user === hugeUser) {
       assert.equal(reasonOf(result), RefusalReason.REFUSAL_REASON_OUTCOME_UNKNOWN);
     } else if (user === repeatedUser) {
       assert.deepEqual(createdOf(result), { order: first.order, replayed: true });
@@ -88,10 +94,11 @@ test('in a batch of 500 one bad row and one duplicate are answered by themselves
     }
   }
   const rows = await bench.orderRows(`user_id IN (${users})`);
-  assert.equal(rows.length, 499);
+  await bench.sql(0, 'DROP TRIGGER refuses');
+  assert.equal(rows.length, 498);
   assert.equal(bench.stock.released.length, 1);
   const keys = () => new Set(bench.published.map(({ key }) => key));
-  await eventually(() => keys().size >= 499, 'the events are published');
+  await eventually(() => keys().size >= 498, 'the events are published');
   assert.deepEqual(keys(), new Set(rows.map((row) => String(row.order_id))));
 });
 
